@@ -1,0 +1,1 @@
+"""From a topic to a durable effect: deidentify, catalog, ledger, score."""

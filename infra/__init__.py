@@ -1,0 +1,1 @@
+"""How the outside is reached: settings, spool, objects, Kafka, Cassandra, metrics, logs, clock."""

@@ -1,0 +1,90 @@
+"""Metrics from one declared list; the only door to prometheus_client.
+
+1. `METRICS` declares every metric: name, kind, help, labels. docs/metrics.md is generated from it.
+2. `inc`, `put` and `observe` change one; an undeclared name or label raises, so that a test finds it.
+3. `serve` answers `/metrics` on loopback (or where the settings say), one endpoint a role.
+
+Labels are bounded: stages, reason words, model names, sources from the settings. Never a UID, an AE title
+as received, or anything else out of a dataset or a socket.
+"""
+
+from collections.abc import Sequence
+from threading import Thread
+from typing import Final, Literal, NamedTuple
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metric(NamedTuple):
+    """One row of the declared list."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: Sequence[float] = SECONDS
+
+
+METRICS: Final[tuple[Metric, ...]] = (
+    Metric("prodrome_role_ready", "gauge", "1 once the role does its work", ("role",)),
+    # receive
+    Metric("prodrome_receive_instances_total", "counter", "Instances answered with a success or warning status", ("source",)),
+    Metric("prodrome_receive_bytes_total", "counter", "Dataset bytes acknowledged", ("source",)),
+    Metric("prodrome_receive_refused_total", "counter", "Instances and associations refused, by reason word", ("reason",)),
+    Metric("prodrome_receive_ack_seconds", "histogram", "Last fragment read to response handed over"),
+    Metric("prodrome_receive_associations", "gauge", "Associations open now"),
+    Metric("prodrome_spool_used_ratio", "gauge", "Bytes in the spool over its limit"),
+    # relay
+    Metric("prodrome_relay_instances_total", "counter", "Instances published to instance.received"),
+    Metric("prodrome_relay_unrelayed_instances", "gauge", "Durable records that the broker has not confirmed yet"),
+    # every consumer
+    Metric("prodrome_stage_instances_total", "counter", "Instances or messages done, by stage and outcome", ("stage", "outcome")),
+    Metric("prodrome_stage_seconds", "histogram", "One batch of a stage, taken to durable", ("stage",)),
+    Metric("prodrome_stage_cpu_seconds_total", "counter", "CPU seconds of the role and its workers", ("stage",)),
+    Metric("prodrome_stage_slowdowns_total", "counter", "Times a stage waited for a dependency", ("stage",)),
+    Metric("prodrome_stage_deadletters_total", "counter", "Dead letters written, by reason word", ("stage", "reason")),
+    Metric("prodrome_deidentify_quarantined_total", "counter", "Instances quarantined, by reason word", ("reason",)),
+    Metric("prodrome_catalog_open_studies", "gauge", "Studies that wait to become quiet"),
+    Metric("prodrome_catalog_revisions_total", "counter", "Study revisions published"),
+    Metric("prodrome_ledger_segments_total", "counter", "Segments marked as free to reuse"),
+    Metric("prodrome_score_predictions_total", "counter", "Predictions published, by model and outcome", ("model", "outcome")),
+    Metric("prodrome_score_forward_seconds", "histogram", "One forward pass of a model", ("model",)),
+    Metric("prodrome_score_quiet_to_prediction_seconds", "histogram", "Revision taken to prediction confirmed", ("model",)),
+)  # fmt: skip
+
+registry: Final = CollectorRegistry()
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+def _make(metric: Metric) -> Counter | Gauge | Histogram:
+    options = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
+    return _KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=registry, **options)  # type: ignore[arg-type]
+
+
+_BY_NAME: Final = {metric.name: _make(metric) for metric in METRICS}
+
+
+def inc(name: str, amount: float = 1, **labels: str) -> None:
+    """Add to a counter; KeyError if undeclared."""
+    metric = _BY_NAME[name]
+    (metric.labels(**labels) if labels else metric).inc(amount)  # type: ignore[union-attr]
+
+
+def put(name: str, value: float, **labels: str) -> None:
+    """Set a gauge; KeyError if undeclared."""
+    metric = _BY_NAME[name]
+    (metric.labels(**labels) if labels else metric).set(value)  # type: ignore[union-attr]
+
+
+def observe(name: str, value: float, **labels: str) -> None:
+    """Record one value in a histogram, seconds; KeyError if undeclared."""
+    metric = _BY_NAME[name]
+    (metric.labels(**labels) if labels else metric).observe(value)  # type: ignore[union-attr]
+
+
+def serve(port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:
+    """Serve this process' metrics on `host`:`port` from a thread; port 0 takes a free one."""
+    return start_http_server(port, addr=host, registry=registry)

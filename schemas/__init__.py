@@ -1,0 +1,1 @@
+"""What is said: events, topics, reason words, errors, identities. No I/O."""

@@ -1,0 +1,1 @@
+"""Pure compute: bytes and arrays in, numbers out. Packages, intake, decode, prepare, runtime."""
