@@ -12,13 +12,19 @@ Kind = Literal["quarantine", "deadletter", "refused", "excluded"]
 REASONS: Final[dict[str, tuple[Kind, str]]] = {
     # quarantine: the bytes are kept, encrypted, until somebody decides
     "unknown_sop_class": ("quarantine", "The SOP class is not in the table of known IODs."),
-    "burned_in_risk": ("quarantine", "The SOP class, ImageType or ConversionType makes burned-in text likely."),
+    "burned_in_risk": (
+        "quarantine",
+        "The SOP class, ImageType or ConversionType makes burned-in text likely.",
+    ),
     "burned_in_flag": ("quarantine", "BurnedInAnnotation says YES."),
     "encapsulated_document": ("quarantine", "An encapsulated document cannot be cleaned."),
     "unreadable_dataset": ("quarantine", "The dataset cannot be parsed to its end."),
     "truncated": ("quarantine", "The dataset or its pixel data ends before its declared length."),
     "dataset_mismatch": ("quarantine", "SOP class or instance UID of command and dataset differ."),
-    "unsupported_transfer_syntax": ("quarantine", "The transfer syntax cannot be read for de-identification."),
+    "unsupported_transfer_syntax": (
+        "quarantine",
+        "The transfer syntax cannot be read for de-identification.",
+    ),
     "missing_uid": ("quarantine", "Study, Series or SOP Instance UID is absent."),
     "invalid_uid": ("quarantine", "A UID holds characters or a length that UIDs may not have."),
     "over_limit": ("quarantine", "The dataset exceeds a limit (depth, elements, inflated size)."),

@@ -1,0 +1,352 @@
+"""The events: every message that crosses a topic, as a frozen type.
+
+Trusted events may hold identifiers; clean ones hold pseudonyms only (`schemas.topics` says which topic is
+which). The JSON Schemas in `schemas/json` are generated from these types. Additive fields stay in the same
+version and readers ignore fields they do not know; removing or changing one is a new version, written in
+parallel. Times of receipt exist on trusted events only: for live data they are the study date.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["clean", "duplicate", "corrected", "conflict", "quarantined", "dead"]
+RunOutcome = Literal["predicted", "incomplete", "out_of_domain", "failed", "waiting"]
+LifecycleKind = Literal[
+    "first_instance",
+    "late_instance",
+    "revised",
+    "quarantined",
+    "uid_conflict",
+    "identity_conflict",
+    "scored",
+    "incomplete",
+    "out_of_domain",
+    "failed",
+]
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of everything that is said: frozen, keyword-only, unknown fields ignored."""
+
+
+class Pointer(Value):
+    """Where bytes are: never a path of a host.
+
+    Attributes
+    ----------
+    uri : str
+        ``spool://<spool id>/<segment>``, ``clean://<key>`` or ``s3://<bucket>/<key>``.
+    offset, length : int
+        Range in bytes.
+    digest : str or None
+        SHA-256 in hex of the range, where it is known.
+    """
+
+    uri: str
+    offset: int
+    length: int
+    digest: str | None = None
+
+
+class Intake(Value):
+    """One arrival: record `record` of segment `segment` of one spool. The ledger counts these."""
+
+    spool: str
+    segment: int
+    record: int
+
+    def __str__(self) -> str:
+        return f"{self.spool}/{self.segment}/{self.record}"
+
+
+class Arrival(Value):
+    """Which instance of which association: lets the catalog see that an association is complete.
+
+    `association` is a random id and `ordinal` a count from 0 within it; neither says when.
+    """
+
+    association: str
+    ordinal: int
+
+
+class ReceivedInstance(Value):
+    """One instance as it came, by pointer. Trusted."""
+
+    intake: Intake
+    pointer: Pointer
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    source: str
+    arrival: Arrival
+    received_at: float
+    dataset_mismatch: bool = False
+
+
+class InstanceReceived(Value):
+    """1 to 64 instances of one study, on `instance.received.v1`. Trusted.
+
+    `study_instance_uid` is the study as sent, or the SOP Instance UID where there is none.
+    """
+
+    project: str
+    study_instance_uid: str
+    instances: tuple[ReceivedInstance, ...]
+
+
+class AssociationClosed(Value):
+    """An association that carried `instances` instances of this study has closed.
+
+    Published behind those instances with the same key; on clean topics the UID is the pseudonymous one.
+    """
+
+    project: str
+    study_instance_uid: str
+    association: str
+    instances: int
+
+
+class CleanInstance(Value):
+    """One instance after de-identification.
+
+    Attributes
+    ----------
+    content_key, pixel_key : str
+        HMAC of `content_id` and `pixel_id`: equal content has equal keys, the raw digests stay trusted.
+    version : int
+        0 for the first content of this SOP Instance UID, n for its n-th correction.
+    conflict : bool
+        Another pixel content under a known SOP Instance UID: kept, not effective until resolved.
+    facts : dict
+        The queryable fields (`consumers.deid.engine.InstanceFacts`).
+    metadata : str or None
+        The clean DICOM JSON model, zlib-compressed and base64; None where it is too large for a message,
+        and then `metadata_object` points at it.
+    quiet_seconds : float
+        How long a study of this source must be quiet before it is taken as closed.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_key: str
+    pixel_key: str
+    version: int
+    conflict: bool
+    object: Pointer
+    facts: dict[str, Any]
+    arrival: Arrival
+    quiet_seconds: float = 15.0
+    metadata: str | None = None
+    metadata_object: Pointer | None = None
+
+
+class InstanceDeidentified(Value):
+    """1 to 64 clean instances of one study, on `instance.deidentified.v1`."""
+
+    project: str
+    study_instance_uid: str
+    patient_id: str
+    instances: tuple[CleanInstance, ...]
+
+
+class ExcludedInstance(Value):
+    """One instance nobody should wait for, with the reason word."""
+
+    sop_instance_uid: str
+    arrival: Arrival
+    reason: str
+
+
+class InstanceExcluded(Value):
+    """Instances of a study that settled without a clean object; same topic and key as the clean ones."""
+
+    project: str
+    study_instance_uid: str
+    instances: tuple[ExcludedInstance, ...]
+
+
+class SettledRecord(Value):
+    """How one intake ended."""
+
+    record: int
+    outcome: Outcome
+    reason: str | None = None
+
+
+class InstanceSettled(Value):
+    """Outcomes of records of one segment, on `instance.settled.v1`. Trusted."""
+
+    spool: str
+    segment: int
+    records: tuple[SettledRecord, ...]
+
+
+class SegmentRelayed(Value):
+    """How many records of a segment the relay has published; `sealed` when there will be no more. Trusted."""
+
+    spool: str
+    segment: int
+    records: int
+    sealed: bool
+
+
+class StudyRevised(Value):
+    """A study as it was when it became quiet: a set of instances with a number.
+
+    Attributes
+    ----------
+    set_id : str
+        SHA-256 over the sorted (SOP Instance UID, content key, pixel key).
+    manifest : Pointer
+        The immutable list of the set (`Manifest`).
+    flags : tuple of str
+        ``uid_conflict`` where a conflicting version is kept; ``identity_conflict`` where the study belongs
+        to two patients (indexed, not scored).
+    """
+
+    project: str
+    study_instance_uid: str
+    patient_id: str
+    revision: int
+    set_id: str
+    instances: int
+    modalities: tuple[str, ...]
+    manifest: Pointer
+    flags: tuple[str, ...] = ()
+
+
+class ManifestInstance(Value):
+    """One effective instance of a revision."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_key: str
+    pixel_key: str
+    conflict: bool
+    object: Pointer
+    facts: dict[str, Any]
+
+
+class Manifest(Value):
+    """The immutable list behind a revision, an object in the clean store."""
+
+    project: str
+    study_instance_uid: str
+    patient_id: str
+    revision: int
+    set_id: str
+    instances: tuple[ManifestInstance, ...]
+
+
+class ModelIdentity(Value):
+    """Which model said it: id and version for people, the digest for certainty."""
+
+    id: str
+    version: str
+    sha256: str
+    framework: str
+    preparation: str
+    parameters: str
+
+
+class PredictionInput(Value):
+    """One selected input, named by what it is to the model (a view, a series role)."""
+
+    name: str
+    sop_instance_uid: str
+
+
+class Prediction(Value):
+    """A model's answer for one selected set of inputs, on `prediction.v1`.
+
+    Attributes
+    ----------
+    prediction_id : str
+        UUIDv5 of (project, study, inputs' set id, model digest, preparation version, parameter digest): the
+        same inputs and model give the same id and the same body.
+    status : str
+        ``preliminary`` for a first answer, ``amended`` for one that supersedes, ``retracted`` for none.
+    outcome : str
+        ``predicted``, or why there is no score: ``incomplete``, ``out_of_domain``, ``failed``.
+    score : float or None
+        0 to 1, the probability that `score_meaning` names; None without a prediction.
+    probabilities : dict
+        Class name to probability, 0 to 1.
+    supersedes : str or None
+        The prediction that this one replaces.
+    """
+
+    prediction_id: str
+    project: str
+    study_instance_uid: str
+    patient_id: str
+    revision: int
+    status: Literal["preliminary", "amended", "retracted"]
+    outcome: RunOutcome
+    model: ModelIdentity
+    modality: str
+    sop_class_uids: tuple[str, ...]
+    body_part: str
+    inputs: tuple[PredictionInput, ...]
+    inputs_set_id: str
+    score: float | None
+    score_meaning: str
+    calibrated: bool
+    category: str | None
+    probabilities: dict[str, float]
+    thresholds: dict[str, float]
+    quality_flags: tuple[str, ...]
+    reason: str | None
+    deid_profile: str
+    intended_use: str
+    supersedes: str | None = None
+
+
+class Lifecycle(Value):
+    """What happened to a study, on `lifecycle.v1`, so that consumers need not guess."""
+
+    project: str
+    study_instance_uid: str
+    kind: LifecycleKind
+    revision: int | None = None
+    sop_instance_uid: str | None = None
+    reason: str | None = None
+    model_id: str | None = None
+
+
+class DeadLetter(Value):
+    """A message that could not be worked on, whole, so that it can be replayed.
+
+    `key`, `value` and the values of `headers` are base64; the zone of the topic is the zone of the message.
+    """
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    attempts: int
+    key: str
+    value: str
+    headers: dict[str, str]
+
+
+#: CloudEvents type -> event type. A new version is a new row.
+EVENT_TYPES: dict[str, type[Value]] = {
+    "org.prodrome.instance.received.v1": InstanceReceived,
+    "org.prodrome.association.closed.v1": AssociationClosed,
+    "org.prodrome.instance.settled.v1": InstanceSettled,
+    "org.prodrome.segment.relayed.v1": SegmentRelayed,
+    "org.prodrome.instance.deidentified.v1": InstanceDeidentified,
+    "org.prodrome.instance.excluded.v1": InstanceExcluded,
+    "org.prodrome.study.revised.v1": StudyRevised,
+    "org.prodrome.imaging.prediction.created.v1": Prediction,
+    "org.prodrome.lifecycle.v1": Lifecycle,
+    "org.prodrome.deadletter.v1": DeadLetter,
+}

@@ -1,0 +1,51 @@
+"""The topics: one table of names, zones, partitions, retention, writers and readers.
+
+`infra.kafka.create_topics` makes them, docs/topics.md and the access rules are generated from them. The
+number of partitions is fixed for a version: the key decides the partition, and a study stays in one.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+Zone = Literal["trusted", "clean"]
+DAY_MS: Final = 24 * 3600 * 1000
+
+
+class Topic(NamedTuple):
+    """One row: what a topic is, who writes and who reads it, which CloudEvents types it carries."""
+
+    name: str
+    zone: Zone
+    partitions: int
+    retention_ms: int
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+def _t(*names: str) -> tuple[str, ...]:
+    return tuple(f"org.prodrome.{name}.v1" for name in names)
+
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    Topic("instance.received.v1", "trusted", 12, 7 * DAY_MS, ("relay", "bridge"), ("deidentify",),
+          _t("instance.received", "association.closed")),
+    Topic("instance.received.bulk.v1", "trusted", 12, 7 * DAY_MS, ("relay", "bridge", "lister"), ("deidentify",),
+          _t("instance.received", "association.closed")),
+    Topic("instance.settled.v1", "trusted", 12, 7 * DAY_MS, ("deidentify", "relay"), ("ledger",),
+          _t("instance.settled", "segment.relayed")),
+    Topic("deadletter.trusted.v1", "trusted", 3, 30 * DAY_MS, ("deidentify", "ledger"), ("operator",),
+          _t("deadletter")),
+    Topic("report.v1", "trusted", 12, 30 * DAY_MS, ("report",), ("subscribers",), ()),
+    Topic("instance.deidentified.v1", "clean", 12, 7 * DAY_MS, ("deidentify",), ("catalog",),
+          _t("instance.deidentified", "instance.excluded", "association.closed")),
+    Topic("study.revised.v1", "clean", 12, 30 * DAY_MS, ("catalog",), ("score", "subscribers"), _t("study.revised")),
+    Topic("study.revised.bulk.v1", "clean", 12, 30 * DAY_MS, ("catalog",), ("score",), _t("study.revised")),
+    Topic("prediction.v1", "clean", 12, 90 * DAY_MS, ("score",), ("subscribers", "report"),
+          _t("imaging.prediction.created")),
+    Topic("lifecycle.v1", "clean", 12, 30 * DAY_MS, ("deidentify", "catalog", "score"), ("subscribers",),
+          _t("lifecycle")),
+    Topic("deadletter.v1", "clean", 3, 30 * DAY_MS, ("catalog", "score"), ("operator",), _t("deadletter")),
+)  # fmt: skip
+
+BY_NAME: Final = {topic.name: topic for topic in TOPICS}
+DEAD_LETTER_TOPIC: Final[dict[Zone, str]] = {"trusted": "deadletter.trusted.v1", "clean": "deadletter.v1"}
