@@ -10,7 +10,7 @@ as received, or anything else out of a dataset or a socket.
 
 from collections.abc import Sequence
 from threading import Thread
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -73,33 +73,33 @@ METRICS: Final[tuple[Metric, ...]] = (
 )  # fmt: skip
 
 registry: Final = CollectorRegistry()
-_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
-def _make(metric: Metric) -> Counter | Gauge | Histogram:
+def _make(metric: Metric) -> Any:
+    kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
     options = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
-    return _KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=registry, **options)  # type: ignore[arg-type]
+    return kinds[metric.kind](metric.name, metric.help, metric.labels, registry=registry, **options)
 
 
-_BY_NAME: Final = {metric.name: _make(metric) for metric in METRICS}
+_BY_NAME: Final[dict[str, Any]] = {metric.name: _make(metric) for metric in METRICS}
 
 
 def inc(name: str, amount: float = 1, **labels: str) -> None:
     """Add to a counter; KeyError if undeclared."""
     metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).inc(amount)  # type: ignore[union-attr]
+    (metric.labels(**labels) if labels else metric).inc(amount)
 
 
 def put(name: str, value: float, **labels: str) -> None:
     """Set a gauge; KeyError if undeclared."""
     metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).set(value)  # type: ignore[union-attr]
+    (metric.labels(**labels) if labels else metric).set(value)
 
 
 def observe(name: str, value: float, **labels: str) -> None:
     """Record one value in a histogram, seconds; KeyError if undeclared."""
     metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).observe(value)  # type: ignore[union-attr]
+    (metric.labels(**labels) if labels else metric).observe(value)
 
 
 def serve(port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:

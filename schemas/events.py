@@ -30,7 +30,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything that is said: frozen, keyword-only, unknown fields ignored."""
 
 
-class Pointer(Value):
+class Pointer(Value, frozen=True, kw_only=True):
     """Where bytes are: never a path of a host.
 
     Attributes
@@ -49,7 +49,7 @@ class Pointer(Value):
     digest: str | None = None
 
 
-class Intake(Value):
+class Intake(Value, frozen=True, kw_only=True):
     """One arrival: record `record` of segment `segment` of one spool. The ledger counts these."""
 
     spool: str
@@ -60,7 +60,7 @@ class Intake(Value):
         return f"{self.spool}/{self.segment}/{self.record}"
 
 
-class Arrival(Value):
+class Arrival(Value, frozen=True, kw_only=True):
     """Which instance of which association: lets the catalog see that an association is complete.
 
     `association` is a random id and `ordinal` a count from 0 within it; neither says when.
@@ -70,7 +70,7 @@ class Arrival(Value):
     ordinal: int
 
 
-class ReceivedInstance(Value):
+class ReceivedInstance(Value, frozen=True, kw_only=True):
     """One instance as it came, by pointer. Trusted."""
 
     intake: Intake
@@ -84,7 +84,7 @@ class ReceivedInstance(Value):
     dataset_mismatch: bool = False
 
 
-class InstanceReceived(Value):
+class InstanceReceived(Value, frozen=True, kw_only=True):
     """1 to 64 instances of one study, on `instance.received.v1`. Trusted.
 
     `study_instance_uid` is the study as sent, or the SOP Instance UID where there is none.
@@ -95,7 +95,7 @@ class InstanceReceived(Value):
     instances: tuple[ReceivedInstance, ...]
 
 
-class AssociationClosed(Value):
+class AssociationClosed(Value, frozen=True, kw_only=True):
     """An association that carried `instances` instances of this study has closed.
 
     Published behind those instances with the same key; on clean topics the UID is the pseudonymous one.
@@ -107,7 +107,7 @@ class AssociationClosed(Value):
     instances: int
 
 
-class CleanInstance(Value):
+class CleanInstance(Value, frozen=True, kw_only=True):
     """One instance after de-identification.
 
     Attributes
@@ -143,7 +143,7 @@ class CleanInstance(Value):
     metadata_object: Pointer | None = None
 
 
-class InstanceDeidentified(Value):
+class InstanceDeidentified(Value, frozen=True, kw_only=True):
     """1 to 64 clean instances of one study, on `instance.deidentified.v1`."""
 
     project: str
@@ -152,7 +152,7 @@ class InstanceDeidentified(Value):
     instances: tuple[CleanInstance, ...]
 
 
-class ExcludedInstance(Value):
+class ExcludedInstance(Value, frozen=True, kw_only=True):
     """One instance nobody should wait for, with the reason word."""
 
     sop_instance_uid: str
@@ -160,7 +160,7 @@ class ExcludedInstance(Value):
     reason: str
 
 
-class InstanceExcluded(Value):
+class InstanceExcluded(Value, frozen=True, kw_only=True):
     """Instances of a study that settled without a clean object; same topic and key as the clean ones."""
 
     project: str
@@ -168,7 +168,7 @@ class InstanceExcluded(Value):
     instances: tuple[ExcludedInstance, ...]
 
 
-class SettledRecord(Value):
+class SettledRecord(Value, frozen=True, kw_only=True):
     """How one intake ended."""
 
     record: int
@@ -176,7 +176,7 @@ class SettledRecord(Value):
     reason: str | None = None
 
 
-class InstanceSettled(Value):
+class InstanceSettled(Value, frozen=True, kw_only=True):
     """Outcomes of records of one segment, on `instance.settled.v1`. Trusted."""
 
     spool: str
@@ -184,7 +184,7 @@ class InstanceSettled(Value):
     records: tuple[SettledRecord, ...]
 
 
-class SegmentRelayed(Value):
+class SegmentRelayed(Value, frozen=True, kw_only=True):
     """How many records of a segment the relay has published; `sealed` when there will be no more. Trusted."""
 
     spool: str
@@ -193,7 +193,7 @@ class SegmentRelayed(Value):
     sealed: bool
 
 
-class StudyRevised(Value):
+class StudyRevised(Value, frozen=True, kw_only=True):
     """A study as it was when it became quiet: a set of instances with a number.
 
     Attributes
@@ -218,7 +218,7 @@ class StudyRevised(Value):
     flags: tuple[str, ...] = ()
 
 
-class ManifestInstance(Value):
+class ManifestInstance(Value, frozen=True, kw_only=True):
     """One effective instance of a revision."""
 
     sop_instance_uid: str
@@ -232,7 +232,7 @@ class ManifestInstance(Value):
     facts: dict[str, Any]
 
 
-class Manifest(Value):
+class Manifest(Value, frozen=True, kw_only=True):
     """The immutable list behind a revision, an object in the clean store."""
 
     project: str
@@ -243,7 +243,7 @@ class Manifest(Value):
     instances: tuple[ManifestInstance, ...]
 
 
-class ModelIdentity(Value):
+class ModelIdentity(Value, frozen=True, kw_only=True):
     """Which model said it: id and version for people, the digest for certainty."""
 
     id: str
@@ -254,14 +254,14 @@ class ModelIdentity(Value):
     parameters: str
 
 
-class PredictionInput(Value):
+class PredictionInput(Value, frozen=True, kw_only=True):
     """One selected input, named by what it is to the model (a view, a series role)."""
 
     name: str
     sop_instance_uid: str
 
 
-class Prediction(Value):
+class Prediction(Value, frozen=True, kw_only=True):
     """A model's answer for one selected set of inputs, on `prediction.v1`.
 
     Attributes
@@ -307,7 +307,7 @@ class Prediction(Value):
     supersedes: str | None = None
 
 
-class Lifecycle(Value):
+class Lifecycle(Value, frozen=True, kw_only=True):
     """What happened to a study, on `lifecycle.v1`, so that consumers need not guess."""
 
     project: str
@@ -319,7 +319,7 @@ class Lifecycle(Value):
     model_id: str | None = None
 
 
-class DeadLetter(Value):
+class DeadLetter(Value, frozen=True, kw_only=True):
     """A message that could not be worked on, whole, so that it can be replayed.
 
     `key`, `value` and the values of `headers` are base64; the zone of the topic is the zone of the message.
