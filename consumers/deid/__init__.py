@@ -1,1 +1,1 @@
-"""De-identification, pure: bytes and a profile in, bytes and a manifest out."""
+"""The boundary in pure form: raw dataset bytes in, a clean file, its facts and its vault entry out."""

@@ -1,0 +1,61 @@
+"""The keys of a project, each derived from the master for one purpose (HKDF-SHA-256), and what they make.
+
+The pseudonym key of a project does not rotate: a new key id is a new project or an offline migration.
+Nothing here writes or logs a key.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
+MIN_MASTER_BYTES = 32  # HKDF stretches nothing: a short master stays guessable
+
+
+def _derive(master: bytes, project: str, purpose: str, key_id: str) -> bytes:
+    info = "\x00".join(("prodrome", project, purpose, key_id)).encode()
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(master)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectKeys:
+    """Keys of one project; the `repr` shows the key id alone."""
+
+    key_id: str
+    uid: bytes = field(repr=False)
+    patient: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+    order: bytes = field(repr=False)
+
+    @classmethod
+    def derive(cls, master: bytes, project: str, key_id: str) -> "ProjectKeys":
+        """Derive the keys of a project.
+
+        Parameters
+        ----------
+        master : bytes
+            At least 32 random bytes.
+        project, key_id : str
+            Both are bound into every key.
+        """
+        if len(master) < MIN_MASTER_BYTES:
+            raise ValueError(f"expected a master key of at least {MIN_MASTER_BYTES} bytes, got {len(master)}")
+        purposes = ("uid", "patient", "digest", "order")
+        return cls(key_id=key_id, **{p: _derive(master, project, p, key_id) for p in purposes})
+
+    def pseudonymous_uid(self, uid: str) -> str:
+        """Map a UID into this project's domain: `2.25.` and 128 bits."""
+        digest = hmac.digest(self.uid, uid.encode(), hashlib.sha256)
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+    def pseudonymous_patient(self, issuer: str, patient_id: str) -> str:
+        """Map a PatientID with its issuer to a pseudonym of 24 hexadecimal digits."""
+        text = f"{len(issuer)}:{issuer}{patient_id}".encode()
+        return hmac.digest(self.patient, text, hashlib.sha256).hex()[:24]
+
+    def keyed_digest(self, *parts: str) -> str:
+        """HMAC of a trusted digest: what the clean side may see and compare."""
+        return hmac.digest(self.digest, "\x00".join(parts).encode(), hashlib.sha256).hex()
