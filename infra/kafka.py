@@ -1,0 +1,240 @@
+"""Kafka: the only door to confluent_kafka.
+
+1. `Producer.send` publishes messages and returns when the broker has confirmed every one of them.
+2. `create_topics` makes the topics of `schemas.topics`; `wait_ready` and `lags` look at a cluster.
+3. `read` yields the messages of one topic, for commands that people run.
+
+Consuming in a role is `consumers.app` (faust). Nothing here retries by giving up: a broker that is down is
+waited for, and what was handed to `send` is confirmed, or the caller is told to stop.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Producer as _Producer
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.codec import Message
+from schemas.errors import SlowDown
+from schemas.topics import Topic
+
+#: A flush returns at least this often, so that a stop is heard while the broker is away.
+FLUSH_SECONDS: Final = 0.5
+#: Long enough for a broker under load to answer a metadata request, short enough to try again soon.
+ADMIN_SECONDS: Final = 10.0
+
+
+class Producer:
+    """An idempotent producer, acks=all, that confirms what it sends.
+
+    Parameters
+    ----------
+    servers : str
+        Bootstrap servers.
+    stopping : threading.Event
+        Set when the role ends; a `send` that waits for a broker then raises `SlowDown`.
+    """
+
+    def __init__(self, servers: str, stopping: threading.Event | None = None) -> None:
+        self._stopping = stopping or threading.Event()
+        self._lock = threading.Lock()
+        self._producer = _Producer(
+            {
+                "bootstrap.servers": servers,
+                "enable.idempotence": True,
+                "acks": "all",
+                # librdkafka's default differs from Java's and aiokafka's: one key, one partition, for all.
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": 0,  # a broker that is down is waited for, never given up
+                "linger.ms": 20,  # flush cuts it short; it joins what several threads send
+                "compression.type": "lz4",
+                "log_level": 3,
+            }
+        )
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Publish all messages and return once each is confirmed.
+
+        Raises
+        ------
+        SlowDown
+            The role is stopping, or the broker refused a message; none of them may be taken as sent.
+        """
+        failed: list[str] = []
+        pending = len(messages)
+
+        def delivered(error: Any, _message: Any) -> None:
+            nonlocal pending
+            pending -= 1
+            if error is not None:
+                failed.append(error.name())
+
+        with self._lock:
+            for message in messages:
+                self._produce(message, delivered)
+            while pending:
+                self._producer.flush(FLUSH_SECONDS)
+                if pending and self._stopping.is_set():
+                    raise SlowDown("stopping while messages were unconfirmed")
+        if failed:
+            raise SlowDown(f"the broker refused {len(failed)} of {len(messages)} messages: {failed[0]}")
+
+    def _produce(self, message: Message, delivered: Callable[[Any, Any], None]) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    message.topic,
+                    value=message.value,
+                    key=message.key,
+                    headers=message.headers,
+                    on_delivery=delivered,
+                )
+                return
+            except BufferError:
+                self._producer.poll(FLUSH_SECONDS)
+                if self._stopping.is_set():
+                    raise SlowDown("stopping while the producer's queue was full") from None
+
+
+class Lag(NamedTuple):
+    """Messages of one topic that a group has not finished."""
+
+    group: str
+    topic: str
+    messages: int
+
+
+def wait_ready(servers: str, seconds: float) -> None:
+    """Return when the cluster answers a metadata request; raise `SlowDown` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    while True:
+        try:
+            admin.list_topics(timeout=2)
+            return
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise SlowDown(f"Kafka at {servers} did not answer within {seconds:.0f} s: {error}") from None
+
+
+def create_topics(servers: str, topics: Iterable[Topic], replication: int) -> list[str]:
+    """Make the topics that do not exist yet and return their names."""
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 3})
+    present = set(admin.list_topics(timeout=ADMIN_SECONDS).topics)
+    wanted = [
+        NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=replication,
+            config={"retention.ms": str(topic.retention_ms), "max.message.bytes": str(2 << 20)},
+        )
+        for topic in topics
+        if topic.name not in present
+    ]
+    if wanted:
+        for future in admin.create_topics(wanted, operation_timeout=ADMIN_SECONDS).values():
+            future.result()
+    return [topic.topic for topic in wanted]
+
+
+def lags(servers: str, groups: dict[str, Sequence[str]]) -> list[Lag]:
+    """Return how many messages each group has not committed yet, a topic.
+
+    Parameters
+    ----------
+    groups : dict
+        Group id to the topics it reads.
+    """
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    return [
+        Lag(group, topic, messages)
+        for group, topics in groups.items()
+        for topic, messages in _group_lag(admin, group, topics).items()
+    ]
+
+
+def _group_lag(admin: AdminClient, group: str, topics: Sequence[str]) -> dict[str, int]:
+    from confluent_kafka import ConsumerGroupTopicPartitions
+
+    known = admin.list_topics(timeout=ADMIN_SECONDS).topics
+    partitions = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
+    if not partitions:
+        return {}
+    ends = admin.list_offsets(
+        {part: OffsetSpec.latest() for part in partitions}, request_timeout=ADMIN_SECONDS
+    )
+    starts = admin.list_offsets(
+        {part: OffsetSpec.earliest() for part in partitions}, request_timeout=ADMIN_SECONDS
+    )
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=ADMIN_SECONDS
+    )
+    done = {(p.topic, p.partition): p.offset for p in asked[group].result().topic_partitions}
+    result = dict.fromkeys(topics, 0)
+    for part, future in ends.items():
+        start = starts[part].result().offset
+        result[part.topic] += future.result().offset - max(done.get((part.topic, part.partition), -1), start)
+    return result
+
+
+class Received(NamedTuple):
+    """A message as a command reads it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def read(
+    servers: str, topic: str, *, from_start: bool, follow: bool, stopping: threading.Event | None = None
+) -> Iterator[Received]:
+    """Yield the messages of a topic without a group: nothing is committed, nobody is disturbed.
+
+    Parameters
+    ----------
+    from_start : bool
+        From the oldest kept message, else only new ones.
+    follow : bool
+        Go on waiting for new messages, else end at what was the end when reading began.
+    """
+    consumer = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "prodrome-read",
+            "enable.auto.commit": False,
+            "log_level": 3,
+        }
+    )
+    try:
+        parts = list(consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic].partitions)
+        bounds = {
+            p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS) for p in parts
+        }
+        starts = {p: low if from_start else high for p, (low, high) in bounds.items()}
+        consumer.assign([TopicPartition(topic, p, offset) for p, offset in starts.items()])
+        waiting = {p for p, (_, high) in bounds.items() if starts[p] < high}
+        while follow or waiting:
+            if stopping is not None and stopping.is_set():
+                return
+            message = consumer.poll(0.2)
+            if message is None or message.error():
+                continue
+            if message.offset() + 1 >= bounds[message.partition()][1]:
+                waiting.discard(message.partition())
+            yield Received(
+                topic,
+                message.partition(),
+                message.offset(),
+                message.key() or b"",
+                message.value() or b"",
+                list(message.headers() or []),
+            )
+    finally:
+        consumer.close()

@@ -1,0 +1,38 @@
+"""Logs: one line an event, to standard error, for the supervisor or the container to keep.
+
+Libraries that quote values of datasets or rows in their messages are silenced to their errors; our own lines
+carry ids of prodrome (intakes, pseudonyms, partitions), never an identifier of a patient.
+"""
+
+import logging
+import sys
+import warnings
+from typing import Final
+
+#: Loggers that would quote what they read, and how much of them is heard.
+QUIET: Final = {
+    "pydicom": logging.CRITICAL,
+    "pynetdicom": logging.CRITICAL,
+    "cassandra": logging.ERROR,
+    "aiokafka": logging.ERROR,
+    "faust": logging.ERROR,
+    "mode": logging.ERROR,
+    "asyncio": logging.ERROR,
+}
+
+
+def setup(role: str, level: str = "INFO") -> None:
+    """Send log lines of this process to standard error as ``time level role logger: message``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter(
+            f"%(asctime)s.%(msecs)03d %(levelname)s {role} %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, threshold in QUIET.items():
+        logging.getLogger(name).setLevel(threshold)
+    # pydicom warns with the values it stumbles over.
+    warnings.simplefilter("ignore")

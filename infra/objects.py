@@ -1,0 +1,103 @@
+"""Objects: immutable bytes under keys of our own making; the only door to obstore.
+
+`Store.put` writes an object once: a key names its content, so an object that is there already is the same.
+Keys hold digests and pseudonyms, never text that came from outside. A local put is written beside and
+renamed, so that nobody sees half an object; it is not synced (what is lost with the power comes again from
+the spool, see docs/decisions).
+"""
+
+import hashlib
+from typing import Final
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, from_url
+
+from schemas.errors import BadMessage, SettingsError, SlowDown
+from schemas.events import Pointer
+
+SCHEMES: Final = ("file", "s3")
+
+
+class Store:
+    """One store behind a URL.
+
+    Parameters
+    ----------
+    url : str
+        ``file:///folder`` or ``s3://bucket/prefix``.
+    scheme : str
+        What pointers into this store begin with: ``clean`` or ``quarantine``.
+    """
+
+    def __init__(self, url: str, scheme: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise SettingsError(
+                f"expected a store URL of {' or '.join(SCHEMES)}, came {parts.scheme or 'none'}"
+            )
+        self.scheme = scheme
+        if parts.scheme == "file":
+            self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
+        else:
+            self._store = from_url(url)  # type: ignore[assignment]
+
+    def put(self, key: str, data: bytes) -> Pointer:
+        """Write an object unless its key exists, and return the pointer to it.
+
+        Raises
+        ------
+        SlowDown
+            The store does not answer or is full.
+        """
+        try:
+            obstore.put(self._store, key, data, mode="create")
+        except AlreadyExistsError:
+            pass
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise SlowDown(f"the {self.scheme} store refused a put: {type(error).__name__}") from None
+        digest = hashlib.sha256(data).hexdigest()
+        return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), digest=digest)
+
+    def get(self, pointer: Pointer) -> bytes:
+        """Return the bytes of a pointer, checked against its length and digest.
+
+        Raises
+        ------
+        BadMessage
+            `missing_object`: there is no such object, or other bytes than the pointer names.
+        SlowDown
+            The store does not answer.
+        """
+        key = self._key(pointer)
+        try:
+            data = bytes(obstore.get_range(self._store, key, start=pointer.offset, length=pointer.length))
+        except FileNotFoundError:
+            raise BadMessage("missing_object", f"nothing at a pointer of {pointer.length} bytes") from None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise SlowDown(f"the {self.scheme} store refused a get: {type(error).__name__}") from None
+        if len(data) != pointer.length or (
+            pointer.digest and hashlib.sha256(data).hexdigest() != pointer.digest
+        ):
+            raise BadMessage(
+                "missing_object", f"expected {pointer.length} bytes of a known digest, came others"
+            )
+        return data
+
+    def delete(self, pointer: Pointer) -> None:
+        """Remove an object; one that is gone already is no error."""
+        try:
+            obstore.delete(self._store, self._key(pointer))
+        except FileNotFoundError:
+            return
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys below a prefix; for tests and repairs, not for a hot path."""
+        return [item["path"] for page in obstore.list(self._store, prefix=prefix or None) for item in page]
+
+    def _key(self, pointer: Pointer) -> str:
+        scheme, _, key = pointer.uri.partition("://")
+        if scheme != self.scheme or ".." in key.split("/"):
+            raise BadMessage("missing_object", f"expected a pointer into the {self.scheme} store")
+        return key

@@ -1,0 +1,297 @@
+"""Settings: read from the environment in this one place, frozen, documented by their own fields.
+
+1. Each component has a frozen class; each field states its unit and its reason.
+2. `load` reads ``PRODROME_<COMPONENT>_<FIELD>``; what is not set there comes from ``<home>/prodrome.env``,
+   which `prodrome up` writes for the one-machine stack, and then from the default.
+3. `rows` lists every setting; docs/configuration.md is generated from it.
+
+Secrets are never values here: a setting names the file that holds one.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
+
+import msgspec
+
+from schemas.errors import SettingsError
+from schemas.sources import Source
+
+PREFIX: Final = "PRODROME_"
+T = TypeVar("T")
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zone:
+    """How one zone's Kafka, Cassandra and store are reached; both zones may point at one cluster."""
+
+    kafka: str = _setting("127.0.0.1:19092", "Kafka bootstrap servers, host:port,host:port")
+    cassandra: str = _setting("127.0.0.1:19042", "Cassandra contact points, host:port,host:port")
+    keyspace: str = _setting("", "Keyspace; empty takes prodrome_trusted or prodrome_clean")
+    replication: int = _setting(1, "Replicas of each row, used when migrations create the keyspace")
+    topic_replication: int = _setting(1, "Replicas of each partition, used when topics are created")
+    store: str = _setting("", "Object store as URL; empty takes file://<home>/<zone>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receive:
+    """The DICOM door."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on; others than loopback need allow_plaintext")
+    port: int = _setting(11112, "TCP port of the DICOM listener")
+    ae_title: str = _setting("PRODROME", "Our AE title; another called title is refused")
+    allow_plaintext: bool = _setting(False, "Listen beyond loopback without TLS: say so explicitly")
+    sources: str = _setting("", "TOML file with a [[source]] table a sender; empty admits loopback alone")
+    max_associations: int = _setting(64, "Associations at once; above it senders are told to come again")
+    max_object_bytes: int = _setting(8 << 30, "Largest instance, bytes; larger ones are refused")
+    idle_seconds: float = _setting(600.0, "An association silent for this long is ended; PACS hold some open")
+    deny_sop_classes: tuple[str, ...] = _setting((), "SOP class UIDs that are refused with 0122")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spool:
+    """The append-only store of what was received."""
+
+    path: str = _setting("", "Folder; empty takes <home>/spool")
+    segment_bytes: int = _setting(256 << 20, "A segment is sealed at this size; the unit that is freed")
+    limit_bytes: int = _setting(32 << 30, "Size at which the spool counts as full; associations stop at 85 %")
+    roots: str = _setting("", "id=folder,id=folder: where this machine finds other spools; its own is known")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relay:
+    """The outbox between the spool and Kafka."""
+
+    poll_seconds: float = _setting(0.01, "Pause between looks at the spool; part of the latency of an image")
+    large_bytes: int = _setting(64 << 20, "Instances over this size take the bulk lane")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deidentify:
+    """The boundary between the zones."""
+
+    profile: str = _setting("basic", "De-identification profile")
+    master_key_file: str = _setting("", "File with the master secret; empty takes <home>/secrets/master.key")
+    key_id: str = _setting("k1", "Names the master secret in stored rows; never the secret")
+    workers: int = _setting(2, "Worker processes; about one a core")
+    batch: int = _setting(16, "Messages a batch, of up to 64 instances each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What became of every intake."""
+
+    grace_seconds: float = _setting(
+        600.0, "A settled segment is kept this long: after a power loss it is republished"
+    )
+    raw_retention: str = _setting(
+        "none", "none, forever, or days as a number: how long settled raw bytes are kept"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Index and assembly."""
+
+    closed_quiet_seconds: float = _setting(
+        2.0, "Quiet time once every association of a study has closed and settled"
+    )
+    metadata_inline_bytes: int = _setting(3072, "Clean metadata up to this size travels in the event")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Resident models."""
+
+    models: str = _setting("", "Folders of model packages, separated by ':'; empty takes the ones that ship")
+    deadline_seconds: float = _setting(
+        900.0, "After this long without its inputs a model is said to be incomplete"
+    )
+    providers: tuple[str, ...] = _setting(
+        ("CPUExecutionProvider",), "ONNX Runtime providers, first that works"
+    )
+    threads: int = _setting(1, "Threads of one forward pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What every role has."""
+
+    metrics_host: str = _setting("127.0.0.1", "Address of the Prometheus endpoint")
+    metrics_port: int = _setting(0, "Port of the Prometheus endpoint; 0 takes a free one")
+    log_level: str = _setting("INFO", "Lowest level that is logged")
+    deadletter_limit: int = _setting(
+        100, "A stage stops when its dead letters outrun a tenth of its good messages by this many"
+    )
+    stall_seconds: float = _setting(
+        60.0, "Without progress while messages wait, the process ends and is restarted"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All of it."""
+
+    home: Path
+    trusted: Zone
+    clean: Zone
+    receive: Receive
+    spool: Spool
+    relay: Relay
+    deidentify: Deidentify
+    ledger: Ledger
+    catalog: Catalog
+    score: Score
+    role: Role
+
+
+class Row(NamedTuple):
+    """One line of the configuration page."""
+
+    name: str
+    default: str
+    doc: str
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings.
+
+    Raises
+    ------
+    SettingsError
+        A value is not of its type, or a ``PRODROME_`` name is not known: the message names the setting and
+        what was expected.
+    """
+    given = dict(os.environ if environ is None else environ)
+    home = Path(given.get(PREFIX + "HOME", ".prodrome")).absolute()
+    values = {**_read_env_file(home / "prodrome.env"), **given}
+    _refuse_unknown(values)
+    parts = {name: _component(kind, name, values) for name, kind in _components().items()}
+    return _with_defaults(home, parts)
+
+
+def rows() -> Iterator[Row]:
+    """Yield every setting with its default and reason, in the order of the classes."""
+    yield Row(PREFIX + "HOME", ".prodrome", "Folder of all state")
+    for name, kind in _components().items():
+        for item in fields(kind):
+            default = ",".join(item.default) if isinstance(item.default, tuple) else str(item.default)
+            yield Row(f"{PREFIX}{name}_{item.name}".upper(), default, item.metadata["doc"])
+
+
+def sources(settings: Settings) -> tuple[Source, ...]:
+    """Return the senders of the sources file; one that admits loopback alone where no file is set."""
+    if not settings.receive.sources:
+        return (Source(name="local", addresses=("127.0.0.0/8", "::1/128")),)
+    path = Path(settings.receive.sources)
+    try:
+        table = tomllib.loads(path.read_text())
+        return msgspec.convert(table.get("source", []), tuple[Source, ...])
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise SettingsError(
+            f"{PREFIX}RECEIVE_SOURCES: expected a TOML file of [[source]] tables: {error}"
+        ) from None
+
+
+def master_key(settings: Settings) -> bytes:
+    """Return the master secret (32 bytes) from its file.
+
+    Raises
+    ------
+    SettingsError
+        The file is absent, readable by others, or does not hold 64 hexadecimal digits.
+    """
+    path = Path(settings.deidentify.master_key_file)
+    if not path.is_file():
+        raise SettingsError(f"no master key at {path}: `prodrome up` makes one, or restore your backup")
+    if path.stat().st_mode & 0o077:
+        raise SettingsError(f"{path} can be read by others: chmod 600 it")
+    text = path.read_text().strip()
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise SettingsError(f"{path}: expected 64 hexadecimal digits, came {len(text)} characters")
+    return key
+
+
+def _components() -> dict[str, Any]:
+    return {name: kind for name, kind in get_type_hints(Settings).items() if name != "home"}
+
+
+def _component(kind: type[T], name: str, values: Mapping[str, str]) -> T:
+    hints = get_type_hints(kind)
+    found = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        text = values.get(f"{PREFIX}{name}_{item.name}".upper())
+        if text is not None:
+            found[item.name] = _parse(f"{PREFIX}{name}_{item.name}".upper(), text, hints[item.name])
+    return kind(**found)
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise SettingsError(f"{name}: expected true or false, came {text!r}")
+        return _BOOLEANS[text.lower()]
+    if kind is str:
+        return text
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise SettingsError(f"{name}: expected a number, came {text!r}") from None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_BOOLEANS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _with_defaults(home: Path, parts: dict[str, Any]) -> Settings:
+    # Defaults that depend on the home folder are filled in here, so that every reader sees whole settings.
+    for zone in ("trusted", "clean"):
+        parts[zone] = _filled(parts[zone], keyspace=f"prodrome_{zone}", store=f"file://{home / zone}")
+    parts["spool"] = _filled(parts["spool"], path=str(home / "spool"))
+    parts["deidentify"] = _filled(parts["deidentify"], master_key_file=str(home / "secrets" / "master.key"))
+    shipped = Path(__file__).resolve().parent.parent / "scoring" / "models"
+    parts["score"] = _filled(parts["score"], models=str(shipped))
+    return Settings(home=home, **parts)
+
+
+def _filled(part: Any, **defaults: str) -> Any:
+    values = {
+        item.name: getattr(part, item.name) or defaults.get(item.name, getattr(part, item.name))
+        for item in fields(part)
+    }
+    return type(part)(**values)
+
+
+def _refuse_unknown(values: Mapping[str, str]) -> None:
+    known = {row.name for row in rows()}
+    unknown = sorted(name for name in values if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}: see docs/configuration.md")
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
