@@ -1,0 +1,93 @@
+"""A source: who may send, and how what it sends is treated.
+
+The receiver admits an association only if one source matches its calling AE title, its address and the
+called AE title. What a source sets (project, quiet time, issuer, strictness) is in force from the door on.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas.ids import valid_project, valid_uid
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One configured sender.
+
+    Attributes
+    ----------
+    name : str
+        Names the source in records, events and metrics; never an AE title as received.
+    project : str
+        Everything that this source sends belongs to it.
+    calling_ae_titles : tuple of str
+        Admitted calling AE titles; empty admits any from the addresses.
+    addresses : tuple of str
+        Admitted addresses and networks (CIDR).
+    called_ae_title : str
+        The called AE title that leads to this source; empty takes the receiver's own.
+    issuer : str
+        Issuer of Patient ID where the dataset names none.
+    quiet_seconds : float
+        A study of this source is taken as closed after this long without an instance.
+    strict : bool
+        Refuse (A900, C000) what differs from its command or cannot be read, instead of keeping it for a
+        person to judge.
+    admit_burned_in : bool
+        Admit SOP classes that may have text burned in.
+    transfer_syntax_order : tuple of str
+        Preferred transfer syntaxes, best first; empty takes the order of the conformance statement.
+    """
+
+    name: str
+    project: str = "default"
+    calling_ae_titles: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = LOOPBACK
+    called_ae_title: str = ""
+    issuer: str = ""
+    quiet_seconds: float = 15.0
+    strict: bool = False
+    admit_burned_in: bool = False
+    transfer_syntax_order: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # msgspec turns a ValueError raised here into a ValidationError that names the table.
+        if not valid_project(self.name) or not valid_project(self.project):
+            raise ValueError("name and project: expected lower case letters, digits and dashes")
+        for network in self.addresses:
+            ipaddress.ip_network(network)
+        if any(not 0 < len(title.strip()) <= 16 for title in self.calling_ae_titles):
+            raise ValueError("calling_ae_titles: expected 1 to 16 characters each")
+        if len(self.called_ae_title) > 16 or self.quiet_seconds <= 0:
+            raise ValueError("called_ae_title: at most 16 characters; quiet_seconds: above 0")
+        if not all(valid_uid(uid) for uid in self.transfer_syntax_order):
+            raise ValueError("transfer_syntax_order: expected UIDs")
+
+
+def matching(
+    sources: Iterable[Source], *, calling: str, called: str, address: str, own_title: str
+) -> Source | None:
+    """Return the first source that admits this caller under this called AE title, or None.
+
+    Parameters
+    ----------
+    calling, called : str
+        AE titles as proposed.
+    address : str
+        Address of the peer.
+    own_title : str
+        The receiver's AE title, for sources that name no other.
+    """
+    peer = ipaddress.ip_address(address)
+    peer = getattr(peer, "ipv4_mapped", None) or peer
+    for source in sources:
+        if (
+            called.strip() == (source.called_ae_title or own_title)
+            and (not source.calling_ae_titles or calling.strip() in source.calling_ae_titles)
+            and any(peer in ipaddress.ip_network(network) for network in source.addresses)
+        ):
+            return source
+    return None
