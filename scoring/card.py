@@ -24,7 +24,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all parts of a card: a misspelt field is an error, not a silence."""
 
 
-class InputKind(_Part):
+class InputKind(_Part, frozen=True, kw_only=True):
     """The kind of instance that a model was made for."""
 
     modality: str
@@ -35,7 +35,7 @@ class InputKind(_Part):
     photometric: tuple[str, ...]  # as stored; the model itself sees MONOCHROME2
 
 
-class Selection(_Part):
+class Selection(_Part, frozen=True, kw_only=True):
     """Which instances of a view are taken."""
 
     without_view_modifier: bool
@@ -43,7 +43,7 @@ class Selection(_Part):
     of_several: Literal["latest_acquisition"]
 
 
-class Preparation(_Part):
+class Preparation(_Part, frozen=True, kw_only=True):
     """The preparation by name and version; its parameters are part of every prediction's key."""
 
     name: str
@@ -51,7 +51,7 @@ class Preparation(_Part):
     parameters: dict[str, int]
 
 
-class Gate(_Part):
+class Gate(_Part, frozen=True, kw_only=True):
     """Allowed ranges, per view; outside of one the study is `out_of_domain`."""
 
     rows: tuple[int, int]  # pixels
@@ -64,7 +64,7 @@ class Gate(_Part):
     fitted_to: str
 
 
-class Graph(_Part):
+class Graph(_Part, frozen=True, kw_only=True):
     """The ONNX graph: tensors by name, and every operator that it may hold."""
 
     file: str
@@ -75,14 +75,14 @@ class Graph(_Part):
     example: str  # JSON file with "input" (N, width) and "output" (N, classes), run at load
 
 
-class ClassName(_Part):
+class ClassName(_Part, frozen=True, kw_only=True):
     """One class, in the order of the model's output."""
 
     name: str
     title: str
 
 
-class Score(_Part):
+class Score(_Part, frozen=True, kw_only=True):
     """One number between 0 and 1: the sum of the probabilities of `classes`."""
 
     meaning: str
@@ -91,7 +91,7 @@ class Score(_Part):
     calibrated: bool
 
 
-class Threshold(_Part):
+class Threshold(_Part, frozen=True, kw_only=True):
     """An operating point, and where it comes from."""
 
     name: str
@@ -99,7 +99,7 @@ class Threshold(_Part):
     text: str
 
 
-class Licence(_Part):
+class Licence(_Part, frozen=True, kw_only=True):
     """Licence of weights and example."""
 
     spdx: str
@@ -107,7 +107,7 @@ class Licence(_Part):
     holder: str
 
 
-class Card(_Part):
+class Card(_Part, frozen=True, kw_only=True):
     """The whole card."""
 
     format: Literal["prodrome.model/1"]
@@ -143,7 +143,7 @@ class Card(_Part):
 
     @property
     def parameter_digest(self) -> str:
-        """SHA-256 over what steers a prediction beside the weights: parameters, selection, gate, thresholds."""
+        """SHA-256 over what steers a prediction beside the weights."""
         parts = {
             "parameters": self.preparation.parameters,
             "selection": self.selection,
@@ -174,14 +174,19 @@ def read_card(data: bytes) -> Card:
 
 def _contradictions(card: Card) -> list[str]:
     """What the types alone cannot say."""
-    gate = {name: getattr(card.gate, name) for name in ("rows", "columns", "background", "roughness", "chest_wall")}
+    gate = {
+        name: getattr(card.gate, name)
+        for name in ("rows", "columns", "background", "roughness", "chest_wall")
+    }
     checks = {
         "views: expected at least one, each once": len(set(card.views)) == len(card.views) > 0,
         "classes: expected at least two, each once": len(set(card.class_names)) == len(card.classes) >= 2,
         f"score.classes: expected some of {list(card.class_names)}, found {list(card.score.classes)}": (
-            0 < len(card.score.classes) and set(card.score.classes) <= set(card.class_names)
+            bool(card.score.classes) and set(card.score.classes) <= set(card.class_names)
         ),
-        f"gate: expected lowest <= highest in every range, found {gate}": all(a <= b for a, b in gate.values()),
+        f"gate: expected lowest <= highest in every range, found {gate}": all(
+            a <= b for a, b in gate.values()
+        ),
         f"graph.width: expected a positive number, found {card.graph.width}": card.graph.width > 0,
         "thresholds: expected values between 0 and 1": all(0 <= t.value <= 1 for t in card.thresholds),
         "disclaimer: expected the words 'not for diagnosis'": "not for diagnosis" in card.disclaimer.lower(),

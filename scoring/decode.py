@@ -3,7 +3,7 @@
 1. Bound the work before it is done: bytes, rows, columns, frames, inflated size.
 2. Read the dataset, and compare its pixel data with what its header promises.
 3. Decode: native here, compressed through pydicom's handlers where one is installed.
-4. Modality LUT, then MONOCHROME1 inverted over its stored range.
+4. Modality LUT, then MONOCHROME1 mirrored in its own range.
 
 It applies no VOI LUT and crops nothing: that is the preparation's business.
 """
@@ -45,7 +45,7 @@ class DecodeError(ProdromeError):
         super().__init__(f"{reason}: {detail}")
 
 
-def decode(data: bytes, limits: Limits = Limits()) -> Image:  # noqa: B008  (frozen)
+def decode(data: bytes, limits: Limits = Limits()) -> Image:
     """Decode one single-frame greyscale image.
 
     Parameters
@@ -70,7 +70,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image:  # noqa: B008  (fro
     stored = _pixels(dataset)  # (rows, columns) int
     image = _modality_lut(stored, dataset)  # (rows, columns) int or float32
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        image = _inverted(image, dataset)
+        image = _inverted(image)
     return image
 
 
@@ -85,7 +85,9 @@ def _read(data: bytes, limits: Limits) -> pydicom.Dataset:
     except DecodeError:
         raise
     except Exception as error:
-        raise DecodeError("undecodable", f"expected a DICOM file, pydicom says {type(error).__name__}") from error
+        raise DecodeError(
+            "undecodable", f"expected a DICOM file, pydicom says {type(error).__name__}"
+        ) from error
 
 
 def _check_inflated(data: bytes, start: int, limits: Limits) -> None:
@@ -111,7 +113,9 @@ def _check_header(dataset: pydicom.Dataset, limits: Limits) -> None:
     if not (0 < rows * columns <= limits.max_pixels):
         raise DecodeError("over_limit", f"expected 1 to {limits.max_pixels} pixels, found {rows} x {columns}")
     if not (0 < stored <= allocated and dataset.get("HighBit") == stored - 1):
-        raise DecodeError("undecodable", f"expected HighBit = BitsStored - 1 within {allocated} bits, found otherwise")
+        raise DecodeError(
+            "undecodable", f"expected HighBit = BitsStored - 1 within {allocated} bits, found otherwise"
+        )
     if "PixelData" not in dataset:
         raise DecodeError("undecodable", "expected PixelData, found none")
     needed, found = rows * columns * allocated // 8, len(dataset.PixelData)
@@ -131,7 +135,9 @@ def _pixels(dataset: pydicom.Dataset) -> Image:
     if stored.shape != shape:
         raise DecodeError("undecodable", f"expected {shape} pixels, the decoder gave {stored.shape}")
     if dataset.PixelRepresentation == 0 and dataset.BitsStored < dataset.BitsAllocated:
-        stored = stored & ((1 << int(dataset.BitsStored)) - 1)  # overlay bits of old objects are no grey value
+        stored = stored & (
+            (1 << int(dataset.BitsStored)) - 1
+        )  # overlay bits of old objects are no grey value
     return stored
 
 
@@ -147,9 +153,9 @@ def _modality_lut(stored: Image, dataset: pydicom.Dataset) -> Image:
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
-def _inverted(image: Image, dataset: pydicom.Dataset) -> Image:
+def _inverted(image: Image) -> Image:
     if image.dtype.kind == "f":
-        return image.max() + image.min() - image
+        return np.asarray(image.max() + image.min() - image)
     # Integers are mirrored in their own range too: a standardised histogram knows no offset.
     low, high = int(image.min()), int(image.max())
     return (low + high - image.astype(np.int32)).astype(image.dtype)

@@ -92,7 +92,10 @@ class NotApplicable(msgspec.Struct, frozen=True, kw_only=True):
 #: word -> is the instance set aside? The first word that applies is the one that is told.
 EXCLUSIONS: Final[tuple[tuple[str, Callable[[Card, Instance], bool]], ...]] = (
     ("other_kind", lambda card, i: not _is_of_kind(card, i)),
-    ("not_for_presentation", lambda card, i: i.presentation_intent_type not in (None, card.input.presentation_intent)),
+    (
+        "not_for_presentation",
+        lambda card, i: i.presentation_intent_type not in (None, card.input.presentation_intent),
+    ),
     ("multi_frame", lambda card, i: (i.number_of_frames or 1) > card.input.frames),
     ("view_modifier", lambda card, i: bool(i.view_modifiers) and card.selection.without_view_modifier),
     ("partial_view", lambda card, i: i.partial_view == "YES" and card.selection.without_partial_view),
@@ -117,14 +120,16 @@ def select(card: Card, instances: Sequence[Instance]) -> Selected | Missing | No
     """
     if not any(_is_of_kind(card, instance) for instance in instances):
         return NotApplicable(
-            detail=f"expected modality {card.input.modality} with SOP class in {list(card.input.sop_classes)}, "
+            detail=f"expected modality {card.input.modality} of {list(card.input.sop_classes)}, "
             f"found none in {len(instances)} instances"
         )
     set_aside = {i.sop_instance_uid: word for i in instances if (word := _why_not(card, i))}
     candidates = [i for i in instances if i.sop_instance_uid not in set_aside]
     chosen = _latest_by_view(card, candidates)
     taken = {i.sop_instance_uid for i in chosen.values()}
-    set_aside |= {i.sop_instance_uid: "earlier_acquisition" for i in candidates if i.sop_instance_uid not in taken}
+    set_aside |= {
+        i.sop_instance_uid: "earlier_acquisition" for i in candidates if i.sop_instance_uid not in taken
+    }
     missing = tuple(view for view in card.views if view not in chosen)
     if missing:
         found = {view: instance.sop_instance_uid for view, instance in chosen.items()}
