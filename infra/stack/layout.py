@@ -1,0 +1,165 @@
+"""What a one-machine stack is made of: folders, addresses, programs, and the errors of starting them.
+
+Values only. Where things lie is decided here and nowhere else; who runs them is `supervise`'s business.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import ProdromeError
+
+LOOPBACK: Final = "127.0.0.1"
+#: Characters that end a value in supervisord's configuration, a JVM class path or a YAML string.
+_UNUSABLE: Final = frozenset("%;#:\"'\\\n\r\t")
+
+
+class StackError(ProdromeError):
+    """A part of the stack did not do what was expected; `exit_code` is for the command line."""
+
+    exit_code = 1
+
+
+class MissingPrerequisite(StackError):
+    """A program that prodrome does not bring itself is missing; the message says what to install."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a stack keeps its state and where the jars lie.
+
+    Parameters
+    ----------
+    home : Path
+        Everything the stack writes: data, configuration, logs, sockets. Mode 700.
+    lib : Path
+        The fetched jars; several stacks may share one folder.
+    """
+
+    home: Path
+    lib: Path
+
+    def __post_init__(self) -> None:
+        for name in ("home", "lib"):
+            path = Path(os.path.abspath(getattr(self, name)))
+            if bad := _UNUSABLE.intersection(str(path)):
+                raise StackError(f"{path}: expected a path without {' '.join(sorted(map(repr, bad)))}")
+            object.__setattr__(self, name, path)
+
+    @property
+    def run(self) -> Path:
+        """Generated files: configuration, launch files, lock, socket."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        """One log a program, and the supervisor's own."""
+        return self.home / "logs"
+
+    @property
+    def state(self) -> Path:
+        """What was chosen at the first start: ports, socket."""
+        return self.home / "stack.json"
+
+    def log(self, name: str) -> Path:
+        """The log of one program."""
+        return self.logs / f"{name}.log"
+
+    def make(self) -> None:
+        """Create the folders, readable by their owner only."""
+        for folder in (self.home, self.run, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where the parts and roles of a stack listen; everything on loopback.
+
+    Parameters
+    ----------
+    kafka, kafka_controller : int
+        Ports of the broker and of its controller.
+    cassandra, cassandra_storage : int
+        Ports of the native protocol and between nodes.
+    dicom : int
+        Port of the DICOM receiver.
+    metrics : Mapping[str, int]
+        Port of each role's `/metrics`, by role name.
+    """
+
+    kafka: int
+    kafka_controller: int
+    cassandra: int
+    cassandra_storage: int
+    dicom: int
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The loopback address: nothing of a one-machine stack listens elsewhere."""
+        return LOOPBACK
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` for a Kafka client."""
+        return f"{self.host}:{self.kafka}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A role of prodrome as the supervisor runs it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the role, of its log, and of the `role` label it reports itself ready under.
+    command : tuple[str, ...]
+        Argument vector; the first is an absolute path.
+    env : Mapping[str, str]
+        Settings, on top of the environment of `up`, whose own `PRODROME_*` variables are left out.
+    metrics_port : int
+        Where it serves `/metrics`.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    metrics_port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One row of the table that the supervisor runs."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    part: bool = False
+
+    def document(self) -> str:
+        """The launch file's text: what the program is, to the last byte."""
+        return json.dumps({"command": self.command, "env": dict(self.env)}, indent=1, sort_keys=True)
+
+    def digest(self) -> str:
+        """Changes when command or environment change, so that the supervisor notices."""
+        return hashlib.sha256(self.document().encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramStatus:
+    """What one program does now; resources are summed over its process tree."""
+
+    name: str
+    state: str
+    pid: int | None
+    uptime_seconds: float
+    restarts: int
+    rss_bytes: int
+    cpu_seconds: float

@@ -1,0 +1,213 @@
+"""Bring a stack up, take it down, and say how it is.
+
+`up` in order, each step done only if it is not done already:
+
+1. one `up` or `down` at a time (`run/lock`);
+2. end what outlived a supervisor that was killed;
+3. jars, Java, ports, configurations, the format of Kafka's storage;
+4. supervisord, and with it Kafka and Cassandra, until both answer;
+5. `prepare`: topics and migrations, the caller's;
+6. the roles, until each says that it is ready.
+
+Roles are not known here: the caller says which there are and how each is started.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from infra.stack import cassandra_node, configuration, fetch, kafka_node, ports, processes, ready, supervise
+from infra.stack.java import find_java
+from infra.stack.layout import Addresses, Layout, Program, ProgramStatus, Role, StackError
+from infra.stack.ready import Awaited
+from infra.stack.supervise import Supervisor
+
+#: The longest `up`: a fetch on a slow line. Past it the holder hangs.
+_LOCK_SECONDS: Final = 900.0
+#: For what outlived its supervisor, before it is killed; as long as the supervisor itself gives.
+_ORPHAN_SECONDS: Final = float(configuration.STOP_SECONDS)
+
+
+def up(
+    layout: Layout,
+    roles: Sequence[str] = (),
+    make_role: Callable[[str, Addresses], Role] | None = None,
+    prepare: Callable[[Addresses], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Addresses:
+    """Start what is not running; return when all of it is ready.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the stack lives.
+    roles : Sequence[str]
+        Names of the roles to run; a running role that is not among them is stopped.
+    make_role : Callable[[str, Addresses], Role], optional
+        How a role is started, once the addresses are known. Needed if there are roles.
+    prepare : Callable[[Addresses], None]
+        Called when the parts answer, before any role starts; must bear being called again.
+    say : Callable[[str], None]
+        Told each step that takes time, one line each.
+
+    Returns
+    -------
+    Addresses
+        Where everything listens.
+
+    Raises
+    ------
+    MissingPrerequisite
+        If Java or Maven is missing.
+    StackError
+        If a part or role does not become ready. What runs is left running, for a look; `down` ends it.
+    """
+    layout.make()
+    with _alone(layout, say), ports.Reservation() as reservation:
+        supervisor = _connect_or_sweep(layout, say)
+        if supervisor is None:
+            say("preparing Kafka and Cassandra")
+            fetch.fetch(layout)
+        addresses = ports.choose(layout, roles, reservation, running=supervisor is not None)
+        table = [make_role(name, addresses) for name in roles] if make_role else []
+        parts = _parts(layout, addresses) if supervisor is None else configuration.written_parts(layout)
+        configuration.write(layout, [*parts, *(_program(role) for role in table)])
+        if supervisor is None:
+            say(f"starting Kafka on {addresses.bootstrap} and Cassandra on port {addresses.cassandra}")
+            supervisor = supervise.start(layout)
+        else:
+            supervisor.update()
+        _await_parts(layout, supervisor, addresses)
+        prepare(addresses)
+        _start_roles(layout, supervisor, table, say)
+        return addresses
+
+
+def down(layout: Layout, say: Callable[[str], None] = lambda _: None) -> None:
+    """Stop everything, roles first, and return when no process of the stack is left.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the stack lives; one that does not run, or never did, is no error.
+    say : Callable[[str], None]
+        Told each step that takes time.
+    """
+    if not layout.home.is_dir():
+        return
+    layout.make()
+    with _alone(layout, say):
+        supervisor = _connect_or_sweep(layout, say)
+        if supervisor is None:
+            return
+        names = [row["name"] for row in supervisor.programs()]
+        roles = [name for name in names if name not in fetch.PARTS]
+        say(f"stopping {', '.join([*roles, *fetch.PARTS])}")
+        supervisor.stop(roles)
+        supervisor.stop(list(fetch.PARTS))
+        supervisor.shut_down()
+        # It has nothing left to stop; what does not end by itself now is told to.
+        _wait_for_end(layout, seconds=5)
+        processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
+
+
+def status(layout: Layout) -> list[ProgramStatus]:
+    """Say what each program does; empty if the stack is not up."""
+    supervisor = supervise.connect(layout)
+    if supervisor is None:
+        return []
+    deaths, table = supervisor.deaths(), processes.table()
+    return [_status(row, deaths.get(row["name"], 0), table) for row in supervisor.programs()]
+
+
+def _parts(layout: Layout, addresses: Addresses) -> list[Program]:
+    java = find_java()
+    kafka_node.configure(layout, addresses)
+    cassandra_node.configure(layout, addresses)
+    kafka_node.format_storage(layout, java)
+    return [kafka_node.program(layout, java), cassandra_node.program(layout, java)]
+
+
+def _program(role: Role) -> Program:
+    if role.name in fetch.PARTS:
+        raise StackError(f"{role.name} is the name of a part, not of a role")
+    return Program(name=role.name, command=role.command, env=role.env)
+
+
+def _await_parts(layout: Layout, supervisor: Supervisor, addresses: Addresses) -> None:
+    # One that somebody stopped by hand starts again; one that runs is left alone.
+    supervisor.start(fetch.PARTS)
+    kafka = Awaited("kafka", lambda: ready.kafka_answers(addresses.bootstrap), ready.KAFKA_SECONDS)
+    cassandra = Awaited(
+        "cassandra", lambda: ready.cassandra_answers(addresses.cassandra), ready.CASSANDRA_SECONDS
+    )
+    for part in (kafka, cassandra):
+        ready.wait(layout, supervisor, part)
+
+
+def _start_roles(
+    layout: Layout, supervisor: Supervisor, table: Sequence[Role], say: Callable[[str], None]
+) -> None:
+    if table:
+        say(f"starting {', '.join(role.name for role in table)}")
+    supervisor.start(role.name for role in table)
+    for role in table:
+        answers = _asks(role)
+        ready.wait(layout, supervisor, Awaited(role.name, answers, ready.ROLE_SECONDS))
+
+
+def _asks(role: Role) -> Callable[[], bool]:
+    return lambda: ready.role_answers(role.name, role.metrics_port)
+
+
+def _connect_or_sweep(layout: Layout, say: Callable[[str], None]) -> Supervisor | None:
+    supervisor = supervise.connect(layout)
+    if supervisor is None and (left := processes.of_stack(layout.home)):
+        say(f"ending {len(left)} processes that outlived their supervisor")
+        processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
+    return supervisor
+
+
+def _wait_for_end(layout: Layout, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while processes.of_stack(layout.home) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _status(row: dict[str, object], deaths: int, table: dict[int, processes.Process]) -> ProgramStatus:
+    pid = int(str(row["pid"]))
+    members = processes.tree(pid, table) if pid else []
+    return ProgramStatus(
+        name=str(row["name"]),
+        state=str(row["statename"]).lower(),
+        pid=pid or None,
+        uptime_seconds=float(int(str(row["now"])) - int(str(row["start"]))) if pid else 0.0,
+        restarts=deaths,
+        rss_bytes=sum(member.rss_bytes for member in members),
+        cpu_seconds=sum(member.cpu_seconds for member in members),
+    )
+
+
+@contextmanager
+def _alone(layout: Layout, say: Callable[[str], None]) -> Iterator[None]:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with (layout.run / "lock").open("w") as lock:
+        told = False
+        while not _locked(lock.fileno()):
+            if not told:
+                say("another `up` or `down` of this stack is at work; waiting for it")
+                told = True
+            if time.monotonic() > deadline:
+                raise StackError(f"{layout.run / 'lock'}: still held after {_LOCK_SECONDS:.0f} s")
+            time.sleep(0.1)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""Choose ports that nothing else listens on, and keep the choice.
+
+1. A port that was chosen before is taken again if it is free.
+2. Else the fixed default, so that a person finds Kafka where the documentation says.
+3. Else the first free one above it, in steps, below the range that the kernel hands to clients.
+
+A chosen port is only listened on seconds later, by another process. Until then a `Reservation` holds an
+abstract unix socket of its name, so that two stacks that start at once do not choose the same.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+from infra.stack.layout import LOOPBACK, Addresses, Layout, StackError
+
+DEFAULTS: Final[dict[str, int]] = {
+    "kafka": 19092,
+    "kafka_controller": 19093,
+    "cassandra": 19042,
+    "cassandra_storage": 19700,
+    "dicom": 11112,
+}
+FIRST_METRICS: Final = 19200
+#: A stack has fewer ports in a row than this, so that the next one starts on a fresh row.
+_STEP: Final = 40
+_TRIES: Final = 300
+
+
+class Reservation(ExitStack):
+    """Holds chosen ports until its end; the listeners are up by then."""
+
+    def take(self, port: int) -> bool:
+        """True if nobody listens on `port` and no other stack is about to."""
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0prodrome-port-{port}")
+        except OSError:
+            claim.close()
+            return False
+        self.enter_context(claim)
+        return is_free(port)
+
+
+def is_free(port: int) -> bool:
+    """True if a server could listen on `port` of the loopback address now."""
+    with socket.socket() as probe:
+        # As servers do it: what is left of closed connections does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def choose(layout: Layout, roles: Sequence[str], reservation: Reservation, *, running: bool) -> Addresses:
+    """Choose and record a port for every part and role.
+
+    Parameters
+    ----------
+    layout : Layout
+        The stack.
+    roles : Sequence[str]
+        Names of the roles, each gets a metrics port.
+    reservation : Reservation
+        Holds what is chosen.
+    running : bool
+        Whether the stack is up: then its recorded ports are its own, not somebody else's.
+    """
+    wanted = DEFAULTS | {_metrics(role): FIRST_METRICS + at for at, role in enumerate(roles)}
+    recorded: dict[str, int] = read_state(layout).get("ports", {})
+    chosen: dict[str, int] = {}
+    for name, default in wanted.items():
+        if running and name in recorded:
+            chosen[name] = recorded[name]
+        else:
+            chosen[name] = _first_free(name, recorded.get(name), default, reservation)
+    write_state(layout, ports=recorded | chosen)
+    return _addresses(chosen)
+
+
+def recorded_addresses(layout: Layout) -> Addresses | None:
+    """The addresses of the last start, None before the first."""
+    ports = read_state(layout).get("ports")
+    return _addresses(ports) if ports else None
+
+
+def read_state(layout: Layout) -> dict[str, Any]:
+    """What the stack wrote down about itself; empty before the first start."""
+    try:
+        state: dict[str, Any] = json.loads(layout.state.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StackError(
+            f"{layout.state}: expected JSON ({error}); remove it to choose ports anew"
+        ) from error
+    return state
+
+
+def write_state(layout: Layout, **changes: Any) -> None:
+    """Replace keys of the stack's state; the file is its owner's alone."""
+    text = json.dumps(read_state(layout) | changes, indent=1, sort_keys=True)
+    new = layout.state.with_suffix(".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text + "\n")
+    new.replace(layout.state)
+
+
+def _first_free(name: str, recorded: int | None, default: int, reservation: Reservation) -> int:
+    for port in _candidates(recorded, default):
+        if reservation.take(port):
+            return port
+    raise StackError(f"no free port for {name}: tried {default} and {_TRIES} above it")
+
+
+def _candidates(recorded: int | None, default: int) -> Iterator[int]:
+    if recorded is not None:
+        yield recorded
+    yield from (default + _STEP * at for at in range(_TRIES) if default + _STEP * at != recorded)
+
+
+def _metrics(role: str) -> str:
+    return f"metrics:{role}"
+
+
+def _addresses(ports: dict[str, int]) -> Addresses:
+    metrics = {
+        name.removeprefix("metrics:"): port for name, port in ports.items() if name.startswith("metrics:")
+    }
+    return Addresses(metrics=metrics, **{name: ports[name] for name in DEFAULTS})
