@@ -1,0 +1,146 @@
+"""Assemble: turn what is indexed of a quiet study into a revision, once.
+
+1. Read the study's rows; take the effective instances; name the set.
+2. The set of the head already? Then nothing is new: publish again what was not confirmed, or end.
+3. Write the manifest and the revision's row, then take the next number by lightweight transaction.
+4. Publish `study.revised`, then mark the head as published.
+
+If the process dies between 3 and 4, the next owner finds an unpublished head and publishes the same body. A
+woken zombie loses the transaction and reads again.
+"""
+
+import logging
+from typing import Any, Final
+
+import msgspec
+
+from consumers.index import SELECT, effective
+from consumers.quiet import StudyKey
+from infra import metrics
+from infra.cassandra import Tables
+from infra.kafka import Producer
+from infra.objects import Store
+from schemas.codec import Message, body, encode
+from schemas.events import Lifecycle, LifecycleKind, Manifest, ManifestInstance, StudyRevised
+from schemas.ids import set_id, study_key
+
+log = logging.getLogger(__name__)
+
+_HEAD: Final = "SELECT revision, set_id, published, body FROM study_head WHERE project = ? AND study = ?"
+_FIRST: Final = (
+    "INSERT INTO study_head (project, study, revision, set_id, published, body) VALUES (?, ?, ?, ?, false, ?)"
+    " IF NOT EXISTS"
+)
+_NEXT: Final = (
+    "UPDATE study_head SET revision = ?, set_id = ?, published = false, body = ? WHERE project = ? AND study = ?"
+    " IF revision = ?"
+)
+_PUBLISHED: Final = (
+    "UPDATE study_head SET published = true WHERE project = ? AND study = ? IF revision = ? AND set_id = ?"
+)
+_REVISION: Final = "INSERT INTO study_revisions (project, study, revision, set_id, instances, manifest) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class Assembler:
+    """Makes revisions; sole writer of `study_head` and `study_revisions`."""
+
+    def __init__(self, tables: Tables, store: Store, producer: Producer) -> None:
+        self._tables, self._store, self._producer = tables, store, producer
+
+    def head(self, key: StudyKey) -> Any:
+        """Return the newest revision's row, or None."""
+        found = self._tables.run(_HEAD, key)
+        return found[0] if found else None
+
+    def close(self, key: StudyKey) -> None:
+        """Give a quiet study its revision, unless its set has one; returns when it is published."""
+        while True:
+            instances, flags = effective(self._tables.run(SELECT, key))
+            name = set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in instances)
+            head = self.head(key)
+            if head is None or head.set_id != name:
+                if not self._take_number(key, head, name, instances, flags):
+                    log.info("another catalog closed a study first; reading again")
+                    continue
+                head = self.head(key)
+            if not head.published:
+                self._publish(key, msgspec.json.decode(head.body, type=StudyRevised))
+            return
+
+    def say(self, key: StudyKey, kind: LifecycleKind, **more: Any) -> Message:
+        """Return a lifecycle message about a study."""
+        event = Lifecycle(project=key.project, study_instance_uid=key.study, kind=kind, **more)
+        identity = (*key, kind, str(more.get("revision", "")))
+        return encode(
+            "lifecycle.v1", study_key(*key), event, identity=identity, source="catalog", subject=key.study
+        )
+
+    def _take_number(
+        self, key: StudyKey, head: Any, name: str, instances: list[ManifestInstance], flags: tuple[str, ...]
+    ) -> bool:
+        revision = head.revision + 1 if head else 1
+        revised = self._revised(key, revision, name, instances, flags)
+        self._tables.run(_REVISION, (*key, revision, name, len(instances), body(revised.manifest).decode()))
+        text = body(revised).decode()
+        if head is None:
+            return self._tables.run_once(_FIRST, (*key, revision, name, text))[0]
+        return self._tables.run_once(_NEXT, (revision, name, text, *key, head.revision))[0]
+
+    def _revised(
+        self,
+        key: StudyKey,
+        revision: int,
+        name: str,
+        instances: list[ManifestInstance],
+        flags: tuple[str, ...],
+    ) -> StudyRevised:
+        patient = self._patient(key)
+        manifest = Manifest(
+            project=key.project,
+            study_instance_uid=key.study,
+            patient_id=patient,
+            revision=revision,
+            set_id=name,
+            instances=tuple(instances),
+        )
+        # Named by content and number: flags of a member may change while the set's name does not.
+        pointer = self._store.put_again(
+            f"{key.project}/manifests/{name[:2]}/{name}-{revision}.json", body(manifest)
+        )
+        return StudyRevised(
+            project=key.project,
+            study_instance_uid=key.study,
+            patient_id=patient,
+            revision=revision,
+            set_id=name,
+            instances=len(instances),
+            modalities=tuple(sorted({str(i.facts.get("modality") or "") for i in instances} - {""})),
+            manifest=pointer,
+            flags=flags,
+        )
+
+    def _patient(self, key: StudyKey) -> str:
+        rows = self._tables.run(
+            "SELECT patient FROM study_instances WHERE project = ? AND study = ? LIMIT 1", key
+        )
+        return str(rows[0].patient)
+
+    def _publish(self, key: StudyKey, revised: StudyRevised) -> None:
+        kinds: list[LifecycleKind] = ["revised"]
+        if "identity_conflict" in revised.flags:
+            kinds.append("identity_conflict")
+        self._producer.send(
+            [
+                encode(
+                    "study.revised.v1",
+                    study_key(*key),
+                    revised,
+                    identity=(*key, revised.revision, revised.set_id),
+                    source="catalog",
+                    subject=key.study,
+                ),
+                *(self.say(key, kind, revision=revised.revision) for kind in kinds),
+            ]
+        )
+        self._tables.run_once(_PUBLISHED, (*key, revised.revision, revised.set_id))
+        metrics.inc("prodrome_catalog_revisions_total")

@@ -1,0 +1,136 @@
+"""The catalog stage: index what is clean, assemble what is quiet. Two functions, one loop.
+
+A batch: remember which studies are open, write the rows, say what is first or late. Between batches: close
+the studies that are quiet (`consumers.quiet`, `consumers.assemble`). On assignment the open studies of the
+partitions are read from Cassandra and their deadlines begin anew, so that a restart forgets none.
+
+It sees pseudonyms only, and solely owns `study_instances`, `study_head` and `open_studies`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from consumers import index
+from consumers.app import Record
+from consumers.assemble import Assembler
+from consumers.quiet import OpenStudies, StudyKey
+from infra import metrics
+from infra.cassandra import Tables
+from infra.clock import Clock
+from infra.kafka import Producer
+from infra.objects import Store
+from infra.settings import Settings
+from schemas.codec import Message
+from schemas.events import AssociationClosed, CleanInstance, InstanceDeidentified, InstanceExcluded
+from schemas.topics import Zone
+
+NAME: Final = "catalog"
+#: Closing costs about 10 ms; a longer row of them would keep instances waiting.
+CLOSE_AT_ONCE: Final = 20
+
+_OPEN: Final = "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)"
+_CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ?"
+
+
+class Catalog:
+    """The stage; see the module."""
+
+    name = NAME
+    zone: Zone = "clean"
+    topics: Sequence[str] = ("instance.deidentified.v1",)
+    group = "prodrome-catalog"
+    batch = 64
+
+    def __init__(
+        self, settings: Settings, tables: Tables, store: Store, producer: Producer, clock: Clock
+    ) -> None:
+        self._tables, self._producer, self._clock = tables, producer, clock
+        self._assembler = Assembler(tables, store, producer)
+        self._open = OpenStudies(settings.catalog.closed_quiet_seconds)
+        self._caught_up: frozenset[int] = frozenset()
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """See `consumers.app.Stage.handle`."""
+        self._caught_up = frozenset()  # until the loop says so again
+        messages = self._open_studies(records)
+        self._write(records)
+        for record in records:
+            self._note(record)
+        if messages:
+            self._producer.send(messages)
+        metrics.put("prodrome_catalog_open_studies", len(self._open))
+
+    def tick(self) -> None:
+        """Close the studies that are quiet."""
+        due = self._open.due(self._clock.monotonic(), self._caught_up)
+        for _, (key, study) in zip(range(CLOSE_AT_ONCE), list(due), strict=False):
+            if study.dirty:
+                self._assembler.close(key)
+                self._tables.run(_CLOSED, (study.partition, *key))
+            self._open.forget(key)
+
+    def assigned(self, partitions: frozenset[int]) -> None:
+        """Read the open studies of new partitions; their quiet time begins anew."""
+        self._open.keep_only(partitions)
+        for partition in partitions:
+            rows = self._tables.run(
+                "SELECT project, study, quiet_seconds FROM open_studies WHERE partition = ?", (partition,)
+            )
+            for row in rows:
+                key = StudyKey(row.project, row.study)
+                if key not in self._open:
+                    now = self._clock.monotonic()
+                    self._open.arrived(key, partition, (), now, quiet_seconds=row.quiet_seconds, indexed=True)
+
+    def caught_up(self, partitions: frozenset[int]) -> None:
+        """A study never closes while its own partition lags."""
+        self._caught_up = partitions
+
+    def _open_studies(self, records: Sequence[Record]) -> list[Message]:
+        """Remember, before any row is written, that these studies wait for a revision."""
+        messages = []
+        seen: set[StudyKey] = set()
+        for record in records:
+            event = record.event
+            if not isinstance(event, InstanceDeidentified):
+                continue
+            key = StudyKey(event.project, event.study_instance_uid)
+            if key in seen or self._open.is_dirty(key):
+                continue
+            seen.add(key)
+            self._tables.run(_OPEN, (record.partition, *key, _quiet(event.instances)))
+            head = self._assembler.head(key)
+            kind = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
+            messages.append(kind or self._assembler.say(key, "first_instance"))
+        return messages
+
+    def _write(self, records: Sequence[Record]) -> None:
+        by_study: dict[StudyKey, list[InstanceDeidentified]] = defaultdict(list)
+        for record in records:
+            if isinstance(event := record.event, InstanceDeidentified):
+                by_study[StudyKey(event.project, event.study_instance_uid)].append(event)
+        for events in by_study.values():
+            self._tables.write_partition([row for event in events for row in index.rows(event)])
+        self._tables.run_all(
+            row for events in by_study.values() for event in events for row in index.lookups(event)
+        )
+
+    def _note(self, record: Record) -> None:
+        event, now = record.event, self._clock.monotonic()
+        if not isinstance(event, InstanceDeidentified | InstanceExcluded | AssociationClosed):
+            raise TypeError(f"expected an event of {self.topics}, came {type(event).__name__}")
+        key = StudyKey(event.project, event.study_instance_uid)
+        if isinstance(event, AssociationClosed):
+            self._open.closed(key, event.association, event.instances, now)
+            return
+        clean = isinstance(event, InstanceDeidentified)
+        quiet = _quiet(event.instances) if isinstance(event, InstanceDeidentified) else 15.0
+        arrivals = [i.arrival for i in event.instances]
+        self._open.arrived(key, record.partition, arrivals, now, quiet_seconds=quiet, indexed=clean)
+        outcome = "indexed" if clean else "excluded"
+        metrics.inc("prodrome_stage_instances_total", len(arrivals), stage=NAME, outcome=outcome)
+
+
+def _quiet(instances: Sequence[CleanInstance]) -> float:
+    return max(i.quiet_seconds for i in instances)

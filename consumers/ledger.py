@@ -1,0 +1,196 @@
+"""The ledger stage: one byte a record, a row a segment; says when a segment may be freed.
+
+A batch: add the outcomes that settled and the record counts that the relay published to the rows of their
+segments. Between batches: a sealed segment whose every record is settled is marked freeable once the grace
+is over and the retention policy agrees; the relay of that spool then frees it.
+
+An outcome, once written, stays: a repeat changes no number. It frees nothing itself and reads no bytes.
+"""
+
+import datetime
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumers.app import Record
+from infra import metrics
+from infra.cassandra import Tables
+from infra.clock import Clock
+from infra.settings import Settings
+from schemas.errors import SettingsError
+from schemas.events import InstanceSettled, Outcome, SegmentRelayed
+from schemas.topics import Zone
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "ledger"
+#: The byte of an outcome; 0 is in flight. Only ever added to.
+CODES: Final[dict[Outcome, int]] = {
+    "clean": 1, "duplicate": 2, "corrected": 3, "conflict": 4, "quarantined": 5, "dead": 6,
+}  # fmt: skip
+_NAMES: Final = {code: name for name, code in CODES.items()}
+#: How often settled segments are looked at; freeing is never urgent.
+FREE_SECONDS: Final = 5.0
+
+_SELECT: Final = "SELECT records, sealed, outcomes, settled_at, freeable FROM ledger_segments WHERE spool = ? AND segment = ?"
+_WRITE: Final = (
+    "INSERT INTO ledger_segments (spool, segment, records, sealed, outcomes, counts, settled_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_FREE: Final = "UPDATE ledger_segments SET freeable = true WHERE spool = ? AND segment = ?"
+
+
+@dataclass
+class Segment:
+    """The ledger of one segment."""
+
+    outcomes: bytearray
+    records: int = 0
+    sealed: bool = False
+
+    def settle(self, record: int, outcome: Outcome) -> None:
+        """Note an outcome; the first one stays."""
+        if record >= len(self.outcomes):
+            self.outcomes.extend(bytes(record + 1 - len(self.outcomes)))
+        self.outcomes[record] = self.outcomes[record] or CODES[outcome]
+
+    def relayed(self, records: int, sealed: bool) -> None:
+        """Note how many records there are; the number only grows."""
+        self.records = max(self.records, records)
+        self.sealed = self.sealed or sealed
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records by outcome; what is not named is in flight."""
+        found = Counter(self.outcomes)
+        return {name: found[code] for code, name in _NAMES.items() if found[code]}
+
+    @property
+    def settled(self) -> bool:
+        """Whether no more records come and each has its outcome."""
+        return self.sealed and sum(self.counts.values()) >= self.records
+
+
+class Ledger:
+    """The stage; see the module."""
+
+    name = NAME
+    zone: Zone = "trusted"
+    topics: Sequence[str] = ("instance.settled.v1",)
+    group = "prodrome-ledger"
+    batch = 256
+
+    def __init__(self, settings: Settings, tables: Tables, clock: Clock) -> None:
+        self._tables, self._clock = tables, clock
+        self._grace = settings.ledger.grace_seconds
+        self._retention = retention_seconds(settings.ledger.raw_retention)
+        self._settled: dict[tuple[str, int], float] = {}
+        self._looked = clock.monotonic()
+        self._spools: set[str] = set()
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """See `consumers.app.Stage.handle`."""
+        by_segment: dict[tuple[str, int], list[Any]] = defaultdict(list)
+        for record in records:
+            if isinstance(event := record.event, InstanceSettled | SegmentRelayed):
+                by_segment[event.spool, event.segment].append(event)
+        for key, events in by_segment.items():
+            self._know_spool(key[0])
+            self._update(key, events)
+
+    def tick(self) -> None:
+        """Mark the segments whose time has come."""
+        if self._retention is None or self._clock.monotonic() - self._looked < FREE_SECONDS:
+            return
+        self._looked = self._clock.monotonic()
+        wait = max(self._grace, self._retention)
+        for key, since in list(self._settled.items()):
+            if self._clock.now() - since >= wait:
+                self._tables.run(_FREE, key)
+                del self._settled[key]
+                metrics.inc("prodrome_ledger_segments_total")
+                log.info("segment %s/%d is settled and may be freed", *key)
+
+    def assigned(self, partitions: frozenset[int]) -> None:
+        """Find the settled segments again; marking one twice is harmless, so all are looked at."""
+        del partitions
+        for spool in self._tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
+            rows = self._tables.run(
+                "SELECT segment, settled_at, freeable FROM ledger_segments WHERE spool = ?", (spool.spool,)
+            )
+            for row in rows:
+                if row.settled_at is not None and not row.freeable:
+                    self._settled[spool.spool, row.segment] = _seconds(row.settled_at)
+
+    def caught_up(self, partitions: frozenset[int]) -> None:
+        """Waits for nobody."""
+
+    def _know_spool(self, spool: str) -> None:
+        if spool not in self._spools:
+            self._tables.run("INSERT INTO ledger_spools (one, spool) VALUES ('all', ?)", (spool,))
+            self._spools.add(spool)
+
+    def _update(self, key: tuple[str, int], events: Sequence[InstanceSettled | SegmentRelayed]) -> None:
+        found = self._tables.run(_SELECT, key)
+        row = found[0] if found else None
+        segment = (
+            Segment(bytearray(row.outcomes or b""), row.records or 0, bool(row.sealed))
+            if row
+            else Segment(bytearray())
+        )
+        for event in events:
+            if isinstance(event, SegmentRelayed):
+                segment.relayed(event.records, event.sealed)
+            else:
+                for settled in event.records:
+                    segment.settle(settled.record, settled.outcome)
+        at = row.settled_at if row else None
+        if segment.settled and at is None:
+            at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
+            self._settled[key] = self._clock.now()
+        outcomes = bytes(segment.outcomes)
+        self._tables.run(_WRITE, (*key, segment.records, segment.sealed, outcomes, segment.counts, at))
+
+
+def balance(tables: Tables) -> dict[str, int]:
+    """Return the balance of promise P4 over all spools, from the ledger's rows alone.
+
+    Returns
+    -------
+    dict
+        ``acknowledged`` (as far as relayed), each outcome, ``in_flight``.
+    """
+    total: Counter[str] = Counter()
+    for spool in tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
+        for row in tables.run("SELECT records, counts FROM ledger_segments WHERE spool = ?", (spool.spool,)):
+            total.update(row.counts or {})
+            total["acknowledged"] += max(row.records or 0, sum((row.counts or {}).values()))
+    settled = {name: total[name] for name in CODES}
+    in_flight = total["acknowledged"] - sum(settled.values())
+    return {"acknowledged": total["acknowledged"], **settled, "in_flight": in_flight}
+
+
+def retention_seconds(policy: str) -> float | None:
+    """Return how long settled raw bytes are kept, in seconds; None for ever.
+
+    Raises
+    ------
+    SettingsError
+        Not ``none``, ``forever`` or a number of days.
+    """
+    if policy == "none":
+        return 0.0
+    if policy == "forever":
+        return None
+    try:
+        return float(policy) * 86400
+    except ValueError:
+        raise SettingsError(
+            f"PRODROME_LEDGER_RAW_RETENTION: expected none, forever or a number of days, came {policy!r}"
+        ) from None
+
+
+def _seconds(at: datetime.datetime) -> float:
+    return at.replace(tzinfo=datetime.UTC).timestamp()

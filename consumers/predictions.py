@@ -1,0 +1,207 @@
+"""Predictions: their bodies, rows, heads and the balance of model runs. Keyed so that a repeat changes nothing.
+
+1. `Predictions.publish` inserts the whole body under its id by lightweight transaction: who comes second,
+   after a crash or as a zombie, publishes the body that is there.
+2. It is published with its lifecycle word, the row is marked, the head moves to it.
+3. `Predictions.ran` writes how a model ended for a revision: the balance.
+
+`body_of` and `without_score` are pure.
+"""
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from consumers.quiet import StudyKey
+from infra import metrics
+from infra.cassandra import Tables
+from infra.kafka import Producer
+from schemas.codec import body, encode
+from schemas.events import (
+    Lifecycle,
+    LifecycleKind,
+    Manifest,
+    ModelIdentity,
+    Prediction,
+    PredictionInput,
+    RunOutcome,
+    StudyRevised,
+)
+from schemas.ids import event_id, set_id, study_key
+from scoring.outcomes import Outcome, Scores
+from scoring.score import Model
+
+#: Partitions of a model's runs, so that no one of them grows without bound.
+BUCKETS: Final = 16
+
+_HEAD: Final = (
+    "SELECT prediction, revision FROM prediction_head WHERE project = ? AND study = ? AND model = ?"
+)
+_INSERT: Final = (
+    "INSERT INTO predictions (project, study, model, prediction, outcome, published, body)"
+    " VALUES (?, ?, ?, ?, ?, false, ?) IF NOT EXISTS"
+)
+_SELECT: Final = "SELECT outcome, published, body FROM predictions WHERE project = ? AND study = ? AND model = ? AND prediction = ?"
+_PUBLISHED: Final = "UPDATE predictions SET published = true WHERE project = ? AND study = ? AND model = ? AND prediction = ? IF EXISTS"
+_FIRST: Final = "INSERT INTO prediction_head (project, study, model, prediction, revision) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS"
+_MOVE: Final = (
+    "UPDATE prediction_head SET prediction = ?, revision = ? WHERE project = ? AND study = ? AND model = ?"
+    " IF revision <= ?"
+)
+_RUN: Final = (
+    "INSERT INTO model_runs (bucket, model, project, study, revision, outcome) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_LIFECYCLE: Final[dict[RunOutcome, LifecycleKind]] = {
+    "predicted": "scored", "incomplete": "incomplete", "out_of_domain": "out_of_domain", "failed": "failed",
+}  # fmt: skip
+
+
+class Predictions:
+    """Sole writer of `predictions`, `prediction_head` and `model_runs`."""
+
+    def __init__(self, tables: Tables, producer: Producer) -> None:
+        self._tables, self._producer = tables, producer
+
+    def effective(self, key: StudyKey, model: Model) -> str | None:
+        """Return the id of the prediction that counts now, or None."""
+        found = self._tables.run(_HEAD, (*key, model.package.card.id))
+        return found[0].prediction if found else None
+
+    def outcome_of(self, key: StudyKey, model: Model, prediction_id: str) -> RunOutcome | None:
+        """Return the outcome of a prediction that was published before, or None."""
+        found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
+        return found[0].outcome if found and found[0].published else None
+
+    def publish(self, prediction: Prediction) -> None:
+        """Store and publish a prediction, once; returns when it is confirmed."""
+        key = StudyKey(prediction.project, prediction.study_instance_uid)
+        row = (*key, prediction.model.id, prediction.prediction_id)
+        applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
+        if not applied:
+            found = self._tables.run(_SELECT, row)[0]
+            if found.published:
+                return
+            prediction = msgspec.json.decode(found.body, type=Prediction)
+        self._say(key, prediction)
+        self._tables.run_once(_PUBLISHED, row)
+        self._move_head(key, prediction)
+        labels = {"model": prediction.model.id, "outcome": prediction.outcome}
+        metrics.inc("prodrome_score_predictions_total", **labels)
+
+    def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
+        """Write how a model ended for revisions of a study."""
+        bucket = int.from_bytes(hashlib.sha256(study_key(*key)).digest()[:2], "big") % BUCKETS
+        self._tables.run_all(
+            (_RUN, (bucket, model.package.card.id, *key, revision, outcome)) for revision in revisions
+        )
+
+    def _say(self, key: StudyKey, prediction: Prediction) -> None:
+        event = Lifecycle(
+            project=key.project,
+            study_instance_uid=key.study,
+            kind=_LIFECYCLE[prediction.outcome],
+            revision=prediction.revision,
+            reason=prediction.reason,
+            model_id=prediction.model.id,
+        )
+        common: dict[str, Any] = {"source": "score", "subject": key.study}
+        identity = (prediction.prediction_id,)
+        self._producer.send(
+            [
+                encode("prediction.v1", study_key(*key), prediction, identity=identity, **common),
+                encode("lifecycle.v1", study_key(*key), event, identity=identity, **common),
+            ]
+        )
+
+    def _move_head(self, key: StudyKey, prediction: Prediction) -> None:
+        model, name, revision = prediction.model.id, prediction.prediction_id, prediction.revision
+        if not self._tables.run_once(_FIRST, (*key, model, name, revision))[0]:
+            self._tables.run_once(_MOVE, (name, revision, *key, model, revision))
+
+
+def prediction_id(key: StudyKey, what: str) -> str:
+    """Return the id of a prediction from its key (`scoring.keys.prediction_key`), within a study."""
+    return event_id("prediction", *key, what)
+
+
+def body_of(
+    revised: StudyRevised, manifest: Manifest, model: Model, name: str, profile: str, outcome: Outcome,
+    supersedes: str | None,
+) -> Prediction:  # fmt: skip
+    """Return the prediction of a scored, refused or failed exam."""
+    if isinstance(outcome, Scores):
+        return _prediction(
+            revised, manifest, model, name, profile, "predicted", outcome.inputs, supersedes,
+            score=outcome.score, category=outcome.predicted_class, probabilities=outcome.probabilities,
+            quality_flags=outcome.quality_flags,
+        )  # fmt: skip
+    kind: RunOutcome = "out_of_domain" if outcome.__class__.__name__ == "OutOfDomain" else "failed"
+    return _prediction(
+        revised, manifest, model, name, profile, kind, outcome.inputs, supersedes, reason=outcome.reason
+    )
+
+
+def incomplete(revised: StudyRevised, manifest: Manifest, model: Model, profile: str, found: dict[str, str],
+               missing: tuple[str, ...]) -> Prediction:  # fmt: skip
+    """Return what is said once when a model's deadline is over and inputs are missing."""
+    key = StudyKey(revised.project, revised.study_instance_uid)
+    name = prediction_id(key, f"incomplete {model.package.digest}")
+    reason = "missing:" + ",".join(missing)
+    return _prediction(revised, manifest, model, name, profile, "incomplete", found, None, reason=reason)
+
+
+def _prediction(
+    revised: StudyRevised, manifest: Manifest, model: Model, name: str, profile: str, outcome: RunOutcome,
+    inputs: dict[str, str], supersedes: str | None, *, score: float | None = None, category: str | None = None,
+    probabilities: dict[str, float] | None = None, quality_flags: tuple[str, ...] = (), reason: str | None = None,
+) -> Prediction:  # fmt: skip
+    card = model.package.card
+    used = [i for i in manifest.instances if i.sop_instance_uid in inputs.values()]
+    return Prediction(
+        prediction_id=name,
+        project=revised.project,
+        study_instance_uid=revised.study_instance_uid,
+        patient_id=revised.patient_id,
+        revision=revised.revision,
+        status="amended" if supersedes else "preliminary",
+        outcome=outcome,
+        model=ModelIdentity(
+            id=card.id,
+            version=card.version,
+            sha256=model.package.digest,
+            framework="onnx",
+            preparation=card.preparation_version,
+            parameters=card.parameter_digest,
+        ),
+        modality=card.input.modality,
+        sop_class_uids=tuple(sorted({i.sop_class_uid for i in used})),
+        body_part=card.body_part,
+        inputs=tuple(PredictionInput(name=view, sop_instance_uid=sop) for view, sop in inputs.items()),
+        inputs_set_id=set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in used),
+        score=score,
+        score_meaning=card.score.meaning,
+        calibrated=card.score.calibrated,
+        category=category,
+        probabilities=probabilities or {},
+        thresholds={t.name: t.value for t in card.thresholds},
+        quality_flags=quality_flags,
+        reason=reason,
+        deid_profile=profile,
+        intended_use=card.disclaimer,
+        supersedes=supersedes,
+    )
+
+
+def balance(tables: Tables, models: list[str]) -> dict[str, dict[str, int]]:
+    """Return, for each model, how many closed revisions ended in each outcome."""
+    counted: dict[str, dict[str, int]] = {}
+    for model in models:
+        found: dict[str, int] = {}
+        for bucket in range(BUCKETS):
+            for row in tables.run(
+                "SELECT outcome FROM model_runs WHERE bucket = ? AND model = ?", (bucket, model)
+            ):
+                found[row.outcome] = found.get(row.outcome, 0) + 1
+        counted[model] = found
+    return counted

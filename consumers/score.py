@@ -1,0 +1,244 @@
+"""The score stage: resident models over study revisions.
+
+For each revision and each model
+
+1. `select`: nothing of its kind -> no run. Inputs missing -> wait, and say `incomplete` once at the deadline.
+2. The same selected inputs were answered before -> the revision has that answer, nothing is published.
+3. Else read and prepare the exams of the whole batch in threads, run one forward pass over them, publish.
+
+A study of two patients (`identity_conflict`) is not scored. Waiting runs are rows, read again on assignment.
+The models themselves are pure (`scoring`); this stage brings them bytes and carries their answers away.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from consumers.app import Record
+from consumers.predictions import Predictions, body_of, incomplete, prediction_id
+from consumers.quiet import StudyKey
+from infra import metrics
+from infra.cassandra import Tables
+from infra.clock import Clock
+from infra.kafka import Producer
+from infra.objects import Store
+from infra.settings import Settings
+from schemas.errors import BadMessage
+from schemas.events import Manifest, ManifestInstance, StudyRevised
+from schemas.topics import Zone
+from scoring.intake import Instance, Missing, NotApplicable, Selected
+from scoring.outcomes import Failed, Outcome, Prepared
+from scoring.score import Model
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "score"
+#: Threads that read and prepare beside the forward pass; decoding is numpy, which lets others run.
+PREPARERS: Final = 2
+
+_WAIT: Final = (
+    "INSERT INTO waiting_runs (partition, project, study, model, since, revised) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_DONE: Final = "DELETE FROM waiting_runs WHERE partition = ? AND project = ? AND study = ? AND model = ?"
+_WAITING: Final = "SELECT project, study, model, since, revised FROM waiting_runs WHERE partition = ?"
+
+
+@dataclass
+class Waiting:
+    """A run that waits for inputs: of revisions `since` to the newest, until `deadline` (monotonic)."""
+
+    partition: int
+    revised: StudyRevised
+    since: int
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model over one revision, with everything it needs."""
+
+    partition: int
+    revised: StudyRevised
+    manifest: Manifest
+    model: Model
+    selected: Selected
+    prediction: str
+
+    @property
+    def key(self) -> StudyKey:
+        """The study."""
+        return StudyKey(self.revised.project, self.revised.study_instance_uid)
+
+
+class Score:
+    """The stage; see the module."""
+
+    name = NAME
+    zone: Zone = "clean"
+    topics: Sequence[str] = ("study.revised.v1",)
+    group = "prodrome-score"
+    batch = 16
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: Tables,
+        store: Store,
+        producer: Producer,
+        clock: Clock,
+        models: Sequence[Model],
+    ) -> None:
+        self._tables, self._store, self._clock = tables, store, clock
+        self._models = {model.package.card.id: model for model in models}
+        self._predictions = Predictions(tables, producer)
+        self._deadline = settings.score.deadline_seconds
+        self._profile = settings.deidentify.profile
+        self._waiting: dict[tuple[StudyKey, str], Waiting] = {}
+        self._threads = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """See `consumers.app.Stage.handle`."""
+        started = self._clock.monotonic()
+        runs = [run for record in records for run in self._runs(record)]
+        for model in self._models.values():
+            self._score(model, [run for run in runs if run.model is model], started)
+        metrics.inc("prodrome_stage_instances_total", len(records), stage=NAME, outcome="scored")
+
+    def tick(self) -> None:
+        """Say `incomplete` for the runs whose deadline is over."""
+        now = self._clock.monotonic()
+        for (key, model_id), waiting in list(self._waiting.items()):
+            if waiting.deadline <= now:
+                self._give_up(key, self._models[model_id], waiting)
+
+    def assigned(self, partitions: frozenset[int]) -> None:
+        """Read the waiting runs of the owned partitions; their deadlines begin anew."""
+        self._waiting = {k: w for k, w in self._waiting.items() if w.partition in partitions}
+        for partition in partitions:
+            for row in self._tables.run(_WAITING, (partition,)):
+                name = (StudyKey(row.project, row.study), row.model)
+                if row.model in self._models and name not in self._waiting:
+                    revised = msgspec.json.decode(row.revised, type=StudyRevised)
+                    deadline = self._clock.monotonic() + self._deadline
+                    self._waiting[name] = Waiting(partition, revised, row.since, deadline)
+
+    def caught_up(self, partitions: frozenset[int]) -> None:
+        """Waits for nobody."""
+
+    # 1. and 2. which models run
+
+    def _runs(self, record: Record) -> list[Run]:
+        revised = record.event
+        if not isinstance(revised, StudyRevised):
+            raise TypeError(f"expected a StudyRevised, came {type(revised).__name__}")
+        if "identity_conflict" in revised.flags:
+            log.warning("study %s: two patients, not scored", revised.study_instance_uid)
+            return []
+        manifest = msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
+        instances = [_instance(i) for i in manifest.instances]
+        runs = []
+        for model in self._models.values():
+            selected = model.select(instances)
+            if isinstance(selected, Selected):
+                runs += self._run(record.partition, revised, manifest, model, selected)
+            elif isinstance(selected, Missing):
+                self._wait(record.partition, revised, model)
+        return runs
+
+    def _run(
+        self, partition: int, revised: StudyRevised, manifest: Manifest, model: Model, selected: Selected
+    ) -> list[Run]:
+        key = StudyKey(revised.project, revised.study_instance_uid)
+        run = Run(partition, revised, manifest, model, selected, prediction_id(key, model.key(selected)))
+        known = self._predictions.outcome_of(key, model, run.prediction)
+        if known is None:
+            return [run]
+        self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), known)
+        return []
+
+    def _wait(self, partition: int, revised: StudyRevised, model: Model) -> None:
+        key = StudyKey(revised.project, revised.study_instance_uid)
+        name = (key, model.package.card.id)
+        said = prediction_id(key, f"incomplete {model.package.digest}")
+        if self._predictions.outcome_of(key, model, said) is not None:
+            self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), "incomplete")
+            return
+        earlier = self._waiting.get(name)
+        since = min(earlier.since, revised.revision) if earlier else revised.revision
+        deadline = earlier.deadline if earlier else self._clock.monotonic() + self._deadline
+        text = msgspec.json.encode(revised).decode()
+        self._tables.run(_WAIT, (partition, *key, model.package.card.id, since, text))
+        self._predictions.ran(key, model, range(since, revised.revision + 1), "waiting")
+        self._waiting[name] = Waiting(partition, revised, since, deadline)
+
+    # 3. prepare beside, forward together
+
+    def _score(self, model: Model, runs: Sequence[Run], started: float) -> None:
+        if not runs:
+            return
+        prepared = list(self._threads.map(self._prepare, runs))
+        ready = [p for p in prepared if isinstance(p, Prepared)]
+        forward = self._clock.monotonic()
+        scored = iter(model.forward(ready))
+        metrics.observe(
+            "prodrome_score_forward_seconds", self._clock.monotonic() - forward, model=model.package.card.id
+        )
+        for run, outcome in zip(runs, prepared, strict=True):
+            self._publish(run, next(scored) if isinstance(outcome, Prepared) else outcome)
+            took = self._clock.monotonic() - started
+            metrics.observe("prodrome_score_quiet_to_prediction_seconds", took, model=model.package.card.id)
+
+    def _prepare(self, run: Run) -> Prepared | Outcome:
+        objects = {i.sop_instance_uid: i.object for i in run.manifest.instances}
+        try:
+            return run.model.prepare(run.selected, lambda i: self._store.get(objects[i.sop_instance_uid]))
+        except BadMessage as error:
+            return Failed(reason=error.reason, detail=error.detail, inputs=run.selected.inputs)
+
+    def _publish(self, run: Run, outcome: Outcome) -> None:
+        before = self._predictions.effective(run.key, run.model)
+        supersedes = before if before != run.prediction else None
+        prediction = body_of(
+            run.revised, run.manifest, run.model, run.prediction, self._profile, outcome, supersedes
+        )
+        self._predictions.publish(prediction)
+        waited = self._waiting.pop((run.key, run.model.package.card.id), None)
+        since = waited.since if waited else run.revised.revision
+        self._predictions.ran(run.key, run.model, range(since, run.revised.revision + 1), prediction.outcome)
+        self._tables.run(_DONE, (run.partition, *run.key, run.model.package.card.id))
+
+    def _give_up(self, key: StudyKey, model: Model, waiting: Waiting) -> None:
+        manifest = msgspec.json.decode(self._store.get(waiting.revised.manifest), type=Manifest)
+        selected = model.select([_instance(i) for i in manifest.instances])
+        if isinstance(selected, Missing):
+            said = incomplete(waiting.revised, manifest, model, self._profile, selected.found, selected.views)
+            self._predictions.publish(said)
+            self._predictions.ran(
+                key, model, range(waiting.since, waiting.revised.revision + 1), "incomplete"
+            )
+        self._tables.run(_DONE, (waiting.partition, *key, model.package.card.id))
+        del self._waiting[key, model.package.card.id]
+
+
+def _instance(instance: ManifestInstance) -> Instance:
+    """Return what a model's intake may know of an instance."""
+    facts: dict[str, Any] = {
+        name: instance.facts[name] for name in _FACTS if instance.facts.get(name) is not None
+    }
+    if "partial_view" in facts:
+        facts["partial_view"] = "YES" if facts["partial_view"] in (True, "YES") else "NO"
+    named = {name: getattr(instance, name) for name in _IDENTITY}
+    return msgspec.convert(facts | named, Instance)
+
+
+_IDENTITY: Final = (
+    "sop_instance_uid", "series_instance_uid", "sop_class_uid", "transfer_syntax_uid", "content_key", "pixel_key",
+    "conflict",
+)  # fmt: skip
+_FACTS: Final = tuple(name for name in Instance.__struct_fields__ if name not in _IDENTITY)
+
+__all__ = ["NotApplicable", "Score"]
