@@ -18,6 +18,7 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     ),
     "burned_in_flag": ("quarantine", "BurnedInAnnotation says YES."),
     "encapsulated_document": ("quarantine", "An encapsulated document cannot be cleaned."),
+    "opaque_content": ("quarantine", "Audio, raw data or surface scans cannot be cleaned."),
     "unreadable_dataset": ("quarantine", "The dataset cannot be parsed to its end."),
     "truncated": ("quarantine", "The dataset or its pixel data ends before its declared length."),
     "dataset_mismatch": ("quarantine", "SOP class or instance UID of command and dataset differ."),

@@ -1,32 +1,180 @@
-"""De-identify one instance: bytes as received in, a clean file and its facts out, or a quarantine reason."""
+"""De-identify one instance: bytes as received in, a clean file and its facts out, or a quarantine reason.
 
+1. Read the dataset within bounds (`elements`): what is cut, too deep or too big goes no further.
+2. Check UIDs and pixel length (`header`), then judge burned-in text (`triage`).
+3. Digest content and pixels (`digest`).
+4. Apply the table at every level (`rules`), put in pseudonyms and method (`pseudonyms`).
+5. Search the result for what identified the patient (`residual`).
+6. Write the clean file, its metadata and facts, and the vault's entry.
+
+It fails closed: whatever goes wrong inside is `Quarantine("deid_failed")`, and no detail holds a value of the
+dataset. Pixel data are carried byte for byte. Pure: no I/O; the same input and keys give the same bytes.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from consumers.deid.digest import content_id, pixel_id
+from consumers.deid.elements import Dataset, inflate, read_dataset
+from consumers.deid.facts import facts_of
+from consumers.deid.header import Header, check_pixels, check_uids
+from consumers.deid.jsonmodel import json_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
+from consumers.deid.order import acquisition_rank, acquisition_time
+from consumers.deid.part10 import file_meta, split_part10
 from consumers.deid.profile import Profile, basic_profile
+from consumers.deid.pseudonyms import patient_pseudonym, with_pseudonym
+from consumers.deid.residual import check_residual, identifiers_of
+from consumers.deid.rules import Cleaner
+from consumers.deid.syntaxes import Syntax, syntax_of
+from consumers.deid.triage import triage
+from consumers.deid.vault import character_set, patient_module, request_attributes, study_module
+from consumers.deid.writer import dataset_bytes
+from schemas.errors import Quarantine
 
 __all__ = [
     "Deidentified", "InstanceFacts", "IntakeContext", "Profile", "ProjectKeys", "VaultEntry",
     "basic_profile", "clean_object_key", "deidentify", "deidentify_file", "split_part10",
 ]  # fmt: skip
 
+_TIMES = (0x0008002A, 0x00080022, 0x00080032, 0x00080023, 0x00080033, 0x00080021, 0x00080031)
+
 
 def deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
-    """De-identify one dataset; raise `schemas.errors.Quarantine` for anything doubtful."""
-    raise NotImplementedError
+    """De-identify one dataset.
+
+    Parameters
+    ----------
+    raw : bytes
+        The dataset as received, without preamble and file meta.
+    context : IntakeContext
+        What is known besides.
+    profile : Profile
+        What to do to which attribute.
+    keys : ProjectKeys
+        Of the project.
+
+    Raises
+    ------
+    schemas.errors.Quarantine
+        For anything doubtful; nothing may be passed on then.
+    """
+    with _quiet():
+        try:
+            return _deidentify(raw, context, profile, keys)
+        except Quarantine:
+            raise
+        except Exception as error:  # RecursionError and MemoryError among them
+            # The text of a foreign error may quote the dataset: its type is all that leaves.
+            raise Quarantine("deid_failed", type(error).__name__) from None
 
 
-def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
-    """Split a file into (transfer syntax UID, SOP class UID, SOP instance UID, dataset bytes)."""
-    raise NotImplementedError
-
-
-def deidentify_file(file_bytes: bytes, profile: Profile, keys: ProjectKeys, *, project: str = "default") -> bytes:
+def deidentify_file(
+    file_bytes: bytes,
+    profile: Profile,
+    keys: ProjectKeys,
+    *,
+    project: str = "default",
+    admit_burned_in: bool = False,
+) -> bytes:
     """De-identify a DICOM file held in memory and return the clean file."""
-    raise NotImplementedError
+    syntax, sop_class, instance, dataset = split_part10(file_bytes)
+    context = IntakeContext(
+        project=project,
+        transfer_syntax_uid=syntax,
+        sop_class_uid=sop_class,
+        sop_instance_uid=instance,
+        admit_burned_in=admit_burned_in,
+    )
+    return deidentify(dataset, context, profile, keys).part10
 
 
 def clean_object_key(
     *, content_id: str, pixel_id: str, transfer_syntax_uid: str, profile: Profile, keys: ProjectKeys
 ) -> str:
-    """Return the keyed digest under which the clean object is stored."""
-    raise NotImplementedError
+    """Return the keyed digest under which the clean object is stored: 64 hexadecimal digits."""
+    return keys.keyed_digest("object", content_id, pixel_id, transfer_syntax_uid, profile.digest, keys.key_id)
+
+
+def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
+    syntax = syntax_of(context.transfer_syntax_uid)
+    received = read_dataset(inflate(raw) if syntax.deflated else raw, syntax)
+    header = Header.of(received, big=syntax.big)
+    check_uids(header, context)
+    sop_class = header.text(0x00080016)
+    triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in)
+    check_pixels(header)
+
+    vault = _vault_entry(header, context, keys)
+    patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
+    cleaned = Cleaner(profile.actions(sop_class), keys).clean(received)
+    clean = with_pseudonym(cleaned, patient, profile)
+    check_residual(clean, identifiers_of(received), patient)
+    return _assembled(clean, received, syntax, patient, vault, keys)
+
+
+def _assembled(
+    clean: Dataset, received: Dataset, syntax: Syntax, patient: str, vault: VaultEntry, keys: ProjectKeys
+) -> Deidentified:
+    content, pixels = content_id(received, big=syntax.big), pixel_id(received, big=syntax.big)
+    frame = vault.frame_of_reference_uid
+    instance = keys.pseudonymous_uid(vault.sop_instance_uid)
+    signed = any(e.tag == 0x00280103 and any(bytes(e.value)) for e in clean)
+    metadata = json_of(clean, big=syntax.big, signed=signed)
+    study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]
+    rank = acquisition_rank(vault.acquisition_time, str(study_date), vault.study_instance_uid, keys.order)
+    return Deidentified(
+        part10=file_meta(vault.sop_class_uid, instance, syntax.uid) + dataset_bytes(clean, syntax),
+        patient=patient,
+        study_instance_uid=keys.pseudonymous_uid(vault.study_instance_uid),
+        series_instance_uid=keys.pseudonymous_uid(vault.series_instance_uid),
+        sop_instance_uid=instance,
+        frame_of_reference_uid=keys.pseudonymous_uid(frame) if frame else None,
+        sop_class_uid=vault.sop_class_uid,
+        transfer_syntax_uid=syntax.uid,
+        content_key=keys.keyed_digest("content", content),
+        pixel_key=keys.keyed_digest("pixel", pixels),
+        content_id=content,
+        pixel_id=pixels,
+        metadata=metadata,
+        facts=facts_of(metadata, rank),
+        vault=vault,
+    )
+
+
+def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys) -> VaultEntry:
+    received, big = header.dataset, header.big
+    study = study_module(received, big=big)
+    return VaultEntry(
+        study_instance_uid=header.text(0x0020000D),
+        series_instance_uid=header.text(0x0020000E),
+        sop_instance_uid=header.text(0x00080018),
+        sop_class_uid=header.text(0x00080016),
+        frame_of_reference_uid=header.text(0x00200052) or None,
+        patient_id=header.text(0x00100020),
+        issuer=header.text(0x00100021) or context.issuer,
+        specific_character_set=character_set(received),
+        patient_module=patient_module(received, big=big),
+        study_module=study,
+        accession_number=header.text(0x00080050) or None,
+        accession_issuer=next(iter(study.get("00080051", {}).get("Value", [])), None),
+        request_attributes=request_attributes(received, big=big),
+        acquisition_time=acquisition_time({tag: header.text(tag) for tag in _TIMES}),
+        key_id=keys.key_id,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # pydicom's warnings and log lines quote values of the dataset: none may reach a log.
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,230 @@
+"""Read a dataset into a tree of elements, once, within bounds; every later step works on this tree.
+
+1. `inflate` undoes the deflated syntax with a bound on size and ratio.
+2. `read_dataset` walks the bytes: depth, element count and every declared length are checked on the way.
+3. UN elements that the dictionary knows as sequences are read as such (implicit little endian, PS3.5 6.2.2).
+
+Values stay views into the received bytes. Nothing is decoded, judged or repaired here: what does not fit
+is a `Quarantine`. One reader for bounds, digest, rules and writer leaves no room for two readings of one byte.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from pydicom.datadict import dictionary_VR
+
+from consumers.deid.syntaxes import Syntax
+from schemas.errors import Quarantine
+
+MAX_DEPTH: Final = 64  # pydicom itself fails near 200; no IOD nests deeper than about 10
+MAX_ELEMENTS: Final = 1_000_000  # a 10,000-frame enhanced object has about 600,000
+MAX_INFLATED: Final = 512 * 1024 * 1024
+MAX_RATIO: Final = 200
+
+ITEM: Final = 0xFFFEE000
+ITEM_END: Final = 0xFFFEE00D
+SEQUENCE_END: Final = 0xFFFEE0DD
+UNDEFINED: Final = 0xFFFFFFFF
+PIXEL_DATA: Final = 0x7FE00010
+PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
+LONG_VRS: Final = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+SHORT_VRS: Final = frozenset(["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"])
+TEXT_VRS: Final = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"])
+
+Bytes = bytes | memoryview
+
+
+class Element(NamedTuple):
+    """One data element.
+
+    `vr` is the one on the wire, or the dictionary's where the syntax is implicit ("UN" if unknown).
+    A sequence has `items` and no value. Encapsulated pixel data have `fragments` (the first is the offset
+    table) and keep the received bytes behind the element header, delimiter included, as `value`.
+    """
+
+    tag: int
+    vr: str
+    value: Bytes = b""
+    items: tuple[tuple["Element", ...], ...] | None = None
+    fragments: tuple[Bytes, ...] | None = None
+
+
+Dataset = tuple[Element, ...]
+
+
+@lru_cache(maxsize=8192)
+def dictionary_vr(tag: int) -> str:
+    """Return the VR of a standard tag ("UN" if unknown or private); the first of "US or SS" and the like."""
+    try:
+        vr = str(dictionary_VR(tag)) if not (tag >> 16) & 1 else "UN"
+    except KeyError:
+        return "UN"
+    return "OW" if "OW" in vr else vr[:2]
+
+
+def inflate(data: Bytes) -> bytes:
+    """Inflate a deflated dataset within `MAX_INFLATED` bytes and `MAX_RATIO`."""
+    limit = min(MAX_INFLATED, MAX_RATIO * max(len(data), 4096))
+    worker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        out = worker.decompress(data, limit)
+    except zlib.error:
+        raise Quarantine("unreadable_dataset", "the deflated dataset does not inflate") from None
+    if not worker.eof:
+        reason = "over_limit" if len(out) >= limit else "truncated"
+        raise Quarantine(reason, f"the deflated dataset did not end within {limit} bytes")
+    return out
+
+
+def read_dataset(data: Bytes, syntax: Syntax) -> Dataset:
+    """Read a whole dataset (already inflated) into a tree of elements.
+
+    Raises
+    ------
+    schemas.errors.Quarantine
+        `truncated`, `over_limit` or `unreadable_dataset`.
+    """
+    reader = _Reader(memoryview(data), explicit=syntax.explicit, big=syntax.big)
+    elements, _ = reader.elements(0, len(data), 0, closed=False)
+    return elements
+
+
+def items_in(value: Bytes, depth: int = 0) -> tuple[Dataset, ...] | None:
+    """Read a value that consists wholly of implicit little endian items; None if it does not."""
+    if len(value) < 8 or bytes(value[:4]) != b"\xfe\xff\x00\xe0":
+        return None
+    reader = _Reader(memoryview(value), explicit=False, big=False)
+    try:
+        return reader.items(0, len(value), depth + 1, closed=False)[0]
+    except Quarantine:
+        return None
+
+
+class _Reader:
+    """A cursor-free reader: every method takes a position and returns the next one."""
+
+    def __init__(self, data: memoryview, *, explicit: bool, big: bool) -> None:
+        self.data = data
+        self.explicit = explicit
+        self.big = big
+        order = ">" if big else "<"
+        self.tag_length: Callable[..., tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
+        self.short: Callable[..., tuple[int]] = struct.Struct(order + "H").unpack_from
+        self.long: Callable[..., tuple[int]] = struct.Struct(order + "L").unpack_from
+        self.count = 0
+
+    def elements(self, pos: int, end: int, depth: int, *, closed: bool) -> tuple[Dataset, int]:
+        """Read elements up to `end`, or up to an item delimiter where the item is `closed` by one."""
+        if depth > MAX_DEPTH:
+            raise Quarantine("over_limit", f"nested deeper than {MAX_DEPTH}")
+        found: list[Element] = []
+        while pos < end:
+            if end - pos < 8:
+                raise Quarantine(
+                    "truncated", f"{end - pos} bytes where an element of at least 8 was expected"
+                )
+            group, number, length = self.tag_length(self.data, pos)
+            tag = group << 16 | number
+            if tag == ITEM_END and closed:
+                return tuple(found), pos + 8
+            element, pos = self.element(tag, length, pos, end, depth)
+            found.append(element)
+        if closed:
+            raise Quarantine("truncated", "an item without its delimiter")
+        return tuple(found), pos
+
+    def element(self, tag: int, length: int, pos: int, end: int, depth: int) -> tuple[Element, int]:
+        """Read one element whose tag (and 32 bits behind it) have been read."""
+        self.count += 1
+        if self.count > MAX_ELEMENTS:
+            raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
+        if tag >> 16 in (0, 0xFFFE):
+            raise Quarantine("unreadable_dataset", "a command or delimiter tag where an element was expected")
+        vr, length, start = self.header(tag, length, pos, end)
+        if length == UNDEFINED:
+            return self.undefined(tag, vr, start, end, depth)
+        if length > end - start:
+            raise Quarantine("truncated", f"{length} bytes declared, {end - start} present")
+        stop = start + length
+        if vr == "SQ":
+            return Element(tag, vr, items=self.items(start, stop, depth + 1, closed=False)[0]), stop
+        value = self.data[start:stop]
+        # In big endian the values inside UN stay little endian (PS3.5 6.2.2): left opaque, and later removed.
+        if vr == "UN" and self.explicit and not self.big and dictionary_vr(tag) == "SQ":
+            items = items_in(value, depth)
+            return Element(tag, vr, b"" if items is not None else value, items=items), stop
+        return Element(tag, vr, value), stop
+
+    def header(self, tag: int, length: int, pos: int, end: int) -> tuple[str, int, int]:
+        """Return VR, length and start of the value."""
+        if not self.explicit:
+            return dictionary_vr(tag), length, pos + 8
+        code = bytes(self.data[pos + 4 : pos + 6])
+        if not (code.isalpha() and code.isupper()):
+            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
+        vr = code.decode("ascii")
+        if vr in SHORT_VRS:
+            return vr, self.short(self.data, pos + 6)[0], pos + 8
+        if end - pos < 12:
+            raise Quarantine("truncated", "the header of an element is cut")
+        return vr, self.long(self.data, pos + 8)[0], pos + 12
+
+    def undefined(self, tag: int, vr: str, pos: int, end: int, depth: int) -> tuple[Element, int]:
+        """Read an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
+        if tag in PIXEL_TAGS or vr in ("OB", "OW"):
+            return self.fragments(tag, vr, pos, end)
+        if vr == "UN" and self.explicit and not self.big:
+            reader = _Reader(self.data, explicit=False, big=False)
+            reader.count = self.count
+            items, stop = reader.items(pos, end, depth + 1, closed=True)
+            self.count = reader.count
+            return Element(tag, vr, items=items), stop
+        if vr not in ("SQ", "UN"):
+            raise Quarantine("unreadable_dataset", f"undefined length with VR {vr}")
+        items, stop = self.items(pos, end, depth + 1, closed=True)
+        return Element(tag, "SQ", items=items), stop
+
+    def items(self, pos: int, end: int, depth: int, *, closed: bool) -> tuple[tuple[Dataset, ...], int]:
+        """Read items up to `end`, or up to the sequence delimiter where the sequence is `closed` by one."""
+        found: list[Dataset] = []
+        while pos < end:
+            tag, length = self.item_header(pos, end)
+            pos += 8
+            if tag == SEQUENCE_END and closed:
+                return tuple(found), pos
+            if tag != ITEM:
+                raise Quarantine("unreadable_dataset", "an item was expected in a sequence")
+            stop = end if length == UNDEFINED else pos + length
+            if stop > end:
+                raise Quarantine("truncated", f"an item of {length} bytes declared, {end - pos} present")
+            item, pos = self.elements(pos, stop, depth, closed=length == UNDEFINED)
+            found.append(item)
+        if closed:
+            raise Quarantine("truncated", "a sequence without its delimiter")
+        return tuple(found), pos
+
+    def fragments(self, tag: int, vr: str, pos: int, end: int) -> tuple[Element, int]:
+        """Read encapsulated pixel data: the offset table, then the fragments."""
+        found: list[Bytes] = []
+        start = pos
+        while True:
+            mark, length = self.item_header(pos, end)
+            pos += 8
+            if mark == SEQUENCE_END:
+                return Element(tag, vr, self.data[start:pos], fragments=tuple(found)), pos
+            if mark != ITEM or length == UNDEFINED:
+                raise Quarantine("unreadable_dataset", "a fragment was expected in encapsulated data")
+            if length > end - pos:
+                raise Quarantine("truncated", f"a fragment of {length} bytes declared, {end - pos} present")
+            found.append(self.data[pos : pos + length])
+            pos += length
+
+    def item_header(self, pos: int, end: int) -> tuple[int, int]:
+        """Read the tag and length of an item or delimiter."""
+        if end - pos < 8:
+            raise Quarantine("truncated", "an item or delimiter was expected")
+        group, number, length = self.tag_length(self.data, pos)
+        return group << 16 | number, length

@@ -1,0 +1,109 @@
+"""The few values of a received dataset that decide its way, and whether they may be used at all.
+
+1. UIDs must be there, be UIDs, and agree with what the command said.
+2. The pixel data must be as long as the header says.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from consumers.deid.digest import little_endian
+from consumers.deid.elements import PIXEL_TAGS, Dataset, Element, dictionary_vr
+from consumers.deid.jsonmodel import encodings_of, plain_text, text_of
+from consumers.deid.model import IntakeContext
+from consumers.deid.triage import Signs
+from schemas.errors import Quarantine
+
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+MAX_UID: Final = 64
+_SUBSAMPLED: Final = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}  # samples a pixel, as stored
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The root elements of a dataset by tag, with typed reading."""
+
+    dataset: Dataset
+    by_tag: dict[int, Element]
+    encodings: tuple[str, ...]
+    big: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, big: bool) -> "Header":
+        """Index a dataset; quarantine where an attribute occurs twice: which one counts is anybody's guess."""
+        by_tag = {e.tag: e for e in dataset}
+        if len(by_tag) != len(dataset):
+            raise Quarantine("unreadable_dataset", "an attribute occurs twice")
+        if any(e.tag >> 16 == 0x0004 for e in dataset):
+            raise Quarantine("directory_record", "group 0004 in the dataset")
+        return cls(dataset, by_tag, encodings_of(dataset), big)
+
+    def text(self, tag: int) -> str:
+        """Return the text of an attribute, stripped; empty where it is absent."""
+        element = self.by_tag.get(tag)
+        if element is None or element.items is not None:
+            return ""
+        # A sender may have written UN: the dictionary knows what kind of text it is.
+        vr = dictionary_vr(tag) if element.vr == "UN" else element.vr
+        return text_of(element._replace(vr=vr), self.encodings).strip("\x00 ")
+
+    def number(self, tag: int) -> int:
+        """Return the first value of an unsigned short or integer string; 0 where it is absent."""
+        element = self.by_tag.get(tag)
+        if element is None or not element.value:
+            return 0
+        if element.vr == "US":
+            return int.from_bytes(bytes(little_endian(element, big=self.big))[:2], "little")
+        text = plain_text(element.value).split("\\")[0].strip()
+        return int(text) if text.isdecimal() else 0
+
+    def signs(self) -> Signs:
+        """Return what the header says about burned-in text."""
+        planes = {tag >> 16 for tag in self.by_tag if tag >> 24 == 0x60 and not (tag >> 16) & 1}
+        return Signs(
+            image_type=tuple(part.strip() for part in self.text(0x00080008).split("\\")),
+            burned_in_annotation=self.text(0x00280301),
+            conversion_type=self.text(0x00080064) if 0x00080064 in self.by_tag else None,
+            descriptions=(self.text(0x0008103E), self.text(0x00204000), self.text(0x00181030)),
+            overlay_in_pixels=any(
+                group << 16 | 0x3000 not in self.by_tag and self.number(group << 16 | 0x0100) > 1
+                for group in planes
+            ),
+        )
+
+
+def check_uids(header: Header, context: IntakeContext) -> None:
+    """Quarantine an instance whose UIDs are absent, no UIDs, or not those of the command."""
+    said = {0x00080016: context.sop_class_uid, 0x00080018: context.sop_instance_uid}
+    for tag in (0x00080016, 0x00080018, 0x0020000D, 0x0020000E):
+        uid = header.text(tag)
+        if not uid:
+            raise Quarantine("missing_uid", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is absent or empty")
+        if len(uid) > MAX_UID or not _UID.fullmatch(uid):
+            raise Quarantine("invalid_uid", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no UID")
+        if said.get(tag, uid).rstrip("\x00 ") not in (uid, ""):
+            raise Quarantine(
+                "dataset_mismatch", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command"
+            )
+
+
+def check_pixels(header: Header) -> None:
+    """Quarantine an instance whose pixel data are shorter or longer than its header says."""
+    frames = max(header.number(0x00280008), 1)
+    for element in (header.by_tag[tag] for tag in PIXEL_TAGS if tag in header.by_tag):
+        if element.fragments is not None:
+            if len(element.fragments) < 2 or not any(element.fragments[1:]):
+                raise Quarantine("truncated", "encapsulated pixel data without a fragment")
+            continue
+        expected = _native_length(header, frames)
+        if len(element.value) < expected:
+            raise Quarantine(
+                "truncated", f"{expected} bytes of pixels expected, {len(element.value)} present"
+            )
+
+
+def _native_length(header: Header, frames: int) -> int:
+    rows, columns, bits = (header.number(tag) for tag in (0x00280010, 0x00280011, 0x00280100))
+    samples = _SUBSAMPLED.get(header.text(0x00280004), max(header.number(0x00280002), 1))
+    return (rows * columns * samples * frames * bits + 7) // 8

@@ -1,0 +1,133 @@
+"""Elements as the DICOM JSON model (PS3.18 F.2): Unicode text, numbers, no bulk data.
+
+What cannot be said validly (a DS that is no number, text in an undeclared character set) is given as text
+or with replacement characters: this is a reading, never what is written back.
+"""
+
+import struct
+from typing import Any, Final
+
+from pydicom.charset import convert_encodings, decode_bytes
+
+from consumers.deid.elements import TEXT_VRS, Bytes, Dataset, Element, dictionary_vr
+from consumers.deid.model import DicomJson
+
+MAX_VALUE: Final = 1024  # bytes; longer values are not what anybody queries by
+
+_FORMATS: Final = {
+    "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
+}  # fmt: skip
+_DECODED: Final = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
+_SINGLE: Final = frozenset(["LT", "ST", "UT", "UR"])
+_DELIMITERS: Final = {ord(c) for c in "\r\n\t\f\\^="}
+_PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+
+
+def encodings_of(dataset: Dataset, inherited: tuple[str, ...] = ("iso8859",)) -> tuple[str, ...]:
+    """Return the Python codecs for (0008,0005) of this dataset, or the inherited ones."""
+    for element in dataset:
+        if element.tag == 0x00080005:
+            terms = [t.strip() for t in plain_text(element.value).split("\\")]
+            try:
+                return tuple(convert_encodings(terms))
+            except LookupError:
+                return inherited
+    return inherited
+
+
+def plain_text(value: Bytes) -> str:
+    """Return bytes as text of the default repertoire, without pad."""
+    return bytes(value).decode("latin-1").rstrip("\x00 ")
+
+
+def text_of(element: Element, encodings: tuple[str, ...]) -> str:
+    """Return the value of a text element, decoded, without pad."""
+    if element.vr not in _DECODED:
+        return plain_text(element.value)
+    raw = bytes(element.value).rstrip(b"\x00 ")
+    return (
+        decode_bytes(raw, list(encodings), _DELIMITERS)
+        if not raw.isascii() or b"\x1b" in raw
+        else raw.decode()
+    )
+
+
+def json_of(
+    dataset: Dataset,
+    *,
+    big: bool,
+    signed: bool = False,
+    limit: int = MAX_VALUE,
+    encodings: tuple[str, ...] = ("iso8859",),
+) -> DicomJson:
+    """Return a dataset as DICOM JSON, without bulk data and without values over `limit` bytes."""
+    encodings = encodings_of(dataset, encodings)
+    out: DicomJson = {}
+    for element in dataset:
+        entry = _entry(element, big=big, signed=signed, limit=limit, encodings=encodings)
+        if entry is not None:
+            out[f"{element.tag:08X}"] = entry
+    return out
+
+
+def _entry(
+    element: Element, *, big: bool, signed: bool, limit: int, encodings: tuple[str, ...]
+) -> dict[str, Any] | None:
+    vr = element.vr
+    if element.items is not None:
+        items = [
+            json_of(item, big=big, signed=signed, limit=limit, encodings=encodings) for item in element.items
+        ]
+        return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    if len(element.value) > limit or element.fragments is not None:
+        return None
+    if signed and vr == "US" and dictionary_vr(element.tag) == "US" and element.tag in _US_OR_SS:
+        vr = "SS"
+    values = _values(element._replace(vr=vr), big=big, encodings=encodings)
+    if values is None:
+        return None
+    return {"vr": vr, "Value": values} if values else {"vr": vr}
+
+
+#: attributes whose VR depends on PixelRepresentation, as far as an implicit dataset leaves it open
+_US_OR_SS: Final = frozenset(
+    {0x00280106, 0x00280107, 0x00280108, 0x00280109, 0x00280110, 0x00280111, 0x00280120, 0x00280121}
+)
+
+
+def _values(element: Element, *, big: bool, encodings: tuple[str, ...]) -> list[Any] | None:
+    vr = element.vr
+    if vr in TEXT_VRS:
+        text = text_of(element, encodings)
+        if not text:
+            return []
+        parts = [text] if vr in _SINGLE else [part.strip(" ") for part in text.split("\\")]
+        if vr == "PN":
+            return [dict(zip(_PN_GROUPS, part.split("="), strict=False)) for part in parts]
+        convert = {"IS": _integer, "DS": _decimal}.get(vr)
+        return [convert(part) for part in parts] if convert else [part or None for part in parts]
+    order = ">" if big else "<"
+    if vr == "AT":
+        pairs = struct.iter_unpack(order + "HH", element.value[: len(element.value) // 4 * 4])
+        return [f"{group:04X}{number:04X}" for group, number in pairs]
+    form = _FORMATS.get(vr)
+    if form is None:
+        return None  # OB, OW, UN and their like: bulk
+    size = struct.calcsize(order + form)
+    return [
+        n for (n,) in struct.iter_unpack(order + form, element.value[: len(element.value) // size * size])
+    ]
+
+
+def _integer(text: str) -> int | str | None:
+    try:
+        return int(text)
+    except ValueError:
+        return text or None
+
+
+def _decimal(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None

@@ -1,0 +1,77 @@
+"""The file around the dataset: split a received one, build our own.
+
+The preamble is always zero (polyglots, CVE-2019-11687) and the file meta is written anew: nothing of a
+received one is kept but the transfer syntax and the SOP class.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from consumers.deid.elements import Bytes, Element, read_dataset
+from consumers.deid.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES
+from consumers.deid.writer import element_bytes
+from schemas.errors import Quarantine
+
+IMPLEMENTATION_CLASS_UID: Final = "2.25.142306933291872938492127483847238174650"
+IMPLEMENTATION_VERSION_NAME: Final = "PRODROME_1"
+_META_SYNTAX: Final = SYNTAXES[EXPLICIT_LITTLE]
+_PREFIX: Final = b"\x00" * 128 + b"DICM"
+
+
+def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
+    """Split a file into (transfer syntax UID, SOP class UID, SOP instance UID, dataset bytes).
+
+    A file without preamble is read with the meta group in front; one without any file meta has its syntax
+    guessed from the first element, and its UIDs read from the dataset.
+    """
+    start = 132 if file_bytes[128:132] == b"DICM" else 0
+    meta_end = _meta_end(file_bytes, start)
+    if meta_end == start:
+        return _without_meta(file_bytes[start:])
+    meta = {e.tag: e.value for e in read_dataset(file_bytes[start:meta_end], _META_SYNTAX)}
+    syntax, sop_class, instance = (_uid(meta.get(tag, b"")) for tag in (0x00020010, 0x00020002, 0x00020003))
+    return syntax, sop_class, instance, file_bytes[meta_end:]
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return preamble, prefix and the file meta group of our own."""
+    elements = (
+        Element(0x00020001, "OB", b"\x00\x01"),
+        Element(0x00020002, "UI", sop_class_uid.encode()),
+        Element(0x00020003, "UI", sop_instance_uid.encode()),
+        Element(0x00020010, "UI", transfer_syntax_uid.encode()),
+        Element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode()),
+        Element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode()),
+    )
+    body = b"".join(_meta_parts(elements))
+    return _PREFIX + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body
+
+
+def _meta_parts(elements: Iterable[Element]) -> Iterable[Bytes]:
+    for element in elements:
+        yield from element_bytes(element, _META_SYNTAX)
+
+
+def _meta_end(data: bytes, pos: int) -> int:
+    # The declared group length is often wrong in the field; the group number never is.
+    while data[pos : pos + 2] == b"\x02\x00" and len(data) - pos >= 12:
+        if data[pos + 4 : pos + 6] in (b"OB", b"UN", b"OW", b"UT"):
+            pos += 12 + int.from_bytes(data[pos + 8 : pos + 12], "little")
+        else:
+            pos += 8 + int.from_bytes(data[pos + 6 : pos + 8], "little")
+    return pos
+
+
+def _without_meta(data: bytes) -> tuple[str, str, str, bytes]:
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    big = explicit and data[0] == 0
+    syntax = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
+    found = {e.tag: e.value for e in read_dataset(data, SYNTAXES[syntax])}
+    if not found:
+        raise Quarantine("unreadable_dataset", "no element found")
+    return syntax, _uid(found.get(0x00080016, b"")), _uid(found.get(0x00080018, b"")), data
+
+
+def _uid(value: Bytes) -> str:
+    return bytes(value).rstrip(b"\x00 ").decode("ascii", "replace")

@@ -1,0 +1,84 @@
+"""Who the patient is from now on, and what the clean file says was done to it.
+
+1. PatientID with its issuer becomes a keyed pseudonym; PatientName says the same pseudonym.
+2. An empty or placeholder PatientID would make one patient of strangers: the Study Instance UID stands in.
+3. PatientIdentityRemoved, the method (appended, never a key or its id), its code 113100 (appended, history
+   kept), and LongitudinalTemporalInformationModified REMOVED: Basic keeps no date.
+"""
+
+import re
+from typing import Final
+
+from consumers.deid.elements import Dataset, Element
+from consumers.deid.jsonmodel import plain_text
+from consumers.deid.keys import ProjectKeys
+from consumers.deid.profile import Profile
+
+PATIENT_NAME: Final = 0x00100010
+PATIENT_ID: Final = 0x00100020
+IDENTITY_REMOVED: Final = 0x00120062
+METHOD: Final = 0x00120063
+METHOD_CODES: Final = 0x00120064
+LONGITUDINAL: Final = 0x00280303
+
+#: PatientIDs that stand for "none", compared without case, blanks and punctuation
+PLACEHOLDERS: Final = frozenset(
+    ["anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "dummy", "empty", "id", "missing", "na", "nil", "noid", "noname", "none", "notavailable", "notapplicable", "notset", "null", "patient", "patientid", "phantom", "removed", "tbd", "temp", "test", "testpatient", "unbekannt", "unidentified", "unknown", "unspecified", "void", "x"]
+)
+_BLANK: Final = re.compile(r"[\W_]+")
+_FILLER: Final = re.compile(r"(.)\1*")  # 0, 0000, XXXX, 999: one character repeated
+
+BASIC_CODE: Final = ("113100", "DCM", "Basic Application Confidentiality Profile")
+
+
+def is_placeholder(patient_id: str) -> bool:
+    """Tell whether a PatientID stands for none."""
+    core = _BLANK.sub("", patient_id).casefold()
+    return not core or core in PLACEHOLDERS or _FILLER.fullmatch(core) is not None
+
+
+def patient_pseudonym(patient_id: str, issuer: str, study_instance_uid: str, keys: ProjectKeys) -> str:
+    """Return the pseudonym of a patient within the project."""
+    if is_placeholder(patient_id):
+        return keys.pseudonymous_patient("\x00study", study_instance_uid)
+    return keys.pseudonymous_patient(issuer, patient_id)
+
+
+def method_text(profile: Profile) -> str:
+    """Return what (0012,0063) says of this profile: name, edition, eight digits of the digest."""
+    return f"prodrome {profile.name} PS3.15 {profile.edition} {profile.digest[:8]}"
+
+
+def with_pseudonym(dataset: Dataset, patient: str, profile: Profile) -> Dataset:
+    """Return the cleaned dataset with pseudonym, method, code and flags put in, in tag order."""
+    before = {e.tag: e for e in dataset}
+    own = (
+        Element(PATIENT_NAME, "PN", patient.encode()),
+        Element(PATIENT_ID, "LO", patient.encode()),
+        Element(IDENTITY_REMOVED, "CS", b"YES"),
+        Element(METHOD, "LO", _appended_text(before.get(METHOD), method_text(profile))),
+        _appended_code(before.get(METHOD_CODES)),
+        Element(LONGITUDINAL, "CS", b"REMOVED"),
+    )
+    replaced = {e.tag for e in own}
+    return tuple(sorted((*(e for e in dataset if e.tag not in replaced), *own), key=lambda e: e.tag))
+
+
+def _appended_text(before: Element | None, text: str) -> bytes:
+    said = bytes(before.value).rstrip(b"\x00 ") if before and before.items is None else b""
+    if text.encode() in said.split(b"\\"):
+        return said
+    return b"\\".join(filter(None, (said, text.encode())))
+
+
+def _appended_code(before: Element | None) -> Element:
+    items = (before.items or ()) if before else ()
+    value, scheme, meaning = BASIC_CODE
+    if not any(e.tag == 0x00080100 and plain_text(e.value) == value for item in items for e in item):
+        own = (
+            Element(0x00080100, "SH", value.encode()),
+            Element(0x00080102, "SH", scheme.encode()),
+            Element(0x00080104, "LO", meaning.encode()),
+        )
+        items = (*items, own)
+    return Element(METHOD_CODES, "SQ", items=items)
