@@ -22,12 +22,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import faust
 
 from infra import metrics
 from infra.kafka import Producer
+from infra.settings import Role
 from schemas.codec import Headers, b64, decode, encode
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import DeadLetter, Value
@@ -214,13 +216,14 @@ class Loop:
         self.state, self.since = state, time.monotonic()
 
 
-def topology(loop: Loop, servers: str) -> faust.App:
+def topology(loop: Loop, servers: str, folder: Path) -> faust.App:
     """Return the faust app of a stage: one agent over its topics, one timer for its deadlines."""
     stage = loop.stage
     app = faust.App(
         stage.group,
         broker=[f"kafka://{server}" for server in servers.split(",")],
         store="memory://",
+        datadir=folder / stage.group,  # made by faust, never used without tables
         key_serializer="raw",
         value_serializer="raw",
         topic_disable_leader=True,

@@ -16,6 +16,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from consumers.deid.engine import (
@@ -30,7 +31,7 @@ from consumers.deid.engine import (
 from infra.objects import Store
 from infra.seal import Sealer
 from infra.settings import Settings, master_key, sources
-from infra.spool.reader import RawReader
+from infra.spool import SpoolStore
 from schemas.errors import Quarantine
 from schemas.events import Intake, Pointer, ReceivedInstance
 from schemas.sources import Source
@@ -72,7 +73,6 @@ class Boundary:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._master = master_key(settings)
-        self._raw = RawReader.from_settings(settings)
         self._clean = Store(settings.clean.store, "clean")
         self._trusted = Store(settings.trusted.store, "trusted")
         self._sources = {source.name: source for source in sources(settings)}
@@ -91,7 +91,7 @@ class Boundary:
         SlowDown
             A store does not answer.
         """
-        raw = self._raw.read(instance.pointer)
+        raw = self.read(instance)
         keys = self._keys(project)
         source = self._sources.get(instance.source, Source(name="unknown"))
         common: dict[str, Any] = {
@@ -162,6 +162,10 @@ class Boundary:
             vault=done.vault,
         )
 
+    def read(self, instance: ReceivedInstance) -> bytes:
+        """Return the raw bytes of an instance, checked."""
+        return spool_store(self._settings).read(instance.pointer)
+
     def pseudonymous_uid(self, project: str, uid: str) -> str:
         """Map a UID into the project's clean domain."""
         return str(self._keys(project).pseudonymous_uid(uid))
@@ -173,6 +177,13 @@ class Boundary:
         return self._trusted.put_again(
             f"quarantine/{project}/{name[:2]}/{name}", sealer.seal(raw, f"{project} {intake}")
         )
+
+
+def spool_store(settings: Settings) -> SpoolStore:
+    """Return the spools that this machine finds: its own, once it is there, and those of the settings."""
+    roots = dict(item.split("=", 1) for item in settings.spool.roots.split(",") if item)
+    folders = [Path(settings.spool.path)] if Path(settings.spool.path).is_dir() else []
+    return SpoolStore({**SpoolStore.of(*folders).roots, **{name: Path(path) for name, path in roots.items()}})
 
 
 _boundary: Boundary | None = None

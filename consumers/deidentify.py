@@ -72,12 +72,12 @@ Item = tuple[str, str, ReceivedInstance, Any]
 class Deidentify:
     """The stage; see the module."""
 
-    name = NAME
     zone: Zone = "trusted"
 
     def __init__(
         self, settings: Settings, tables: Tables, producer: Producer, clock: Clock, lane: str = "live"
     ) -> None:
+        self.name = NAME if lane == "live" else f"{NAME}-{lane}"
         self.topics: Sequence[str] = (LANES[lane],)
         self.group = f"prodrome-deidentify-{lane}"
         self.batch = settings.deidentify.batch

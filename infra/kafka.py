@@ -8,6 +8,7 @@ Consuming in a role is `consumers.app` (faust). Nothing here retries by giving u
 waited for, and what was handed to `send` is confirmed, or the caller is told to stop.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from confluent_kafka.cimpl import NewTopic
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import Topic
+
+log = logging.getLogger(__name__)
 
 #: A flush returns at least this often, so that a stop is heard while the broker is away.
 FLUSH_SECONDS: Final = 0.5
@@ -119,6 +122,15 @@ def wait_ready(servers: str, seconds: float) -> None:
         except KafkaException as error:
             if time.monotonic() > deadline:
                 raise SlowDown(f"Kafka at {servers} did not answer within {seconds:.0f} s: {error}") from None
+
+
+def wait_until_ready(servers: str) -> None:
+    """Return when the cluster answers, however long it takes: a role that starts first waits."""
+    while True:
+        try:
+            return wait_ready(servers, 30.0)
+        except SlowDown as error:
+            log.warning("waiting: %s", error)
 
 
 def create_topics(servers: str, topics: Iterable[Topic], replication: int) -> list[str]:

@@ -60,7 +60,6 @@ METRICS: Final[tuple[Metric, ...]] = (
     # every consumer
     Metric("prodrome_stage_instances_total", "counter", "Instances or messages done, by stage and outcome", ("stage", "outcome")),
     Metric("prodrome_stage_seconds", "histogram", "One batch of a stage, taken to durable", ("stage",)),
-    Metric("prodrome_stage_cpu_seconds_total", "counter", "CPU seconds of the role and its workers", ("stage",)),
     Metric("prodrome_stage_slowdowns_total", "counter", "Times a stage waited for a dependency", ("stage",)),
     Metric("prodrome_stage_deadletters_total", "counter", "Dead letters written, by reason word", ("stage", "reason")),
     Metric("prodrome_deidentify_quarantined_total", "counter", "Instances quarantined, by reason word", ("reason",)),

@@ -41,6 +41,13 @@ class Zone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The one-machine stack."""
+
+    lib: str = _setting("", "Folder of the fetched Kafka and Cassandra; empty takes <home>/lib")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receive:
     """The DICOM door."""
 
@@ -140,6 +147,7 @@ class Settings:
     """All of it."""
 
     home: Path
+    stack: Stack
     trusted: Zone
     clean: Zone
     receive: Receive
@@ -268,6 +276,7 @@ def _with_defaults(home: Path, parts: dict[str, Any]) -> Settings:
     # Defaults that depend on the home folder are filled in here, so that every reader sees whole settings.
     for zone in ("trusted", "clean"):
         parts[zone] = _filled(parts[zone], keyspace=f"prodrome_{zone}", store=f"file://{home / zone}")
+    parts["stack"] = _filled(parts["stack"], lib=str(home / "lib"))
     parts["spool"] = _filled(parts["spool"], path=str(home / "spool"))
     parts["deidentify"] = _filled(parts["deidentify"], master_key_file=str(home / "secrets" / "master.key"))
     shipped = Path(__file__).resolve().parent.parent / "scoring" / "models"

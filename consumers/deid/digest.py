@@ -105,4 +105,5 @@ def _without_pad(tag: int, value: Bytes) -> Bytes:
         text = bytes(value).rstrip(_PAD)
         if not text.translate(None, _TEXT_BYTES):
             return text
-    return value
+    # An odd number of bytes is wrong, and every sender repairs it with one zero.
+    return bytes(value) + b"\x00" if len(value) % 2 else value

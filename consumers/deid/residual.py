@@ -7,7 +7,8 @@
    count only as a whole value. UIDs count only whole.
 
 Coded strings (CS) and numbers are not searched: they come from the device's closed lists, and a patient
-called AXIAL is more likely than a leak in them.
+called AXIAL is more likely than a leak in them. For the same reason a patient called Philips is not looked
+for by letters in what names the maker. Words that name nobody (`NOBODY`) are no tokens.
 """
 
 import re
@@ -18,6 +19,7 @@ from typing import Final
 from consumers.deid.codestream import comments
 from consumers.deid.elements import Dataset, Element
 from consumers.deid.jsonmodel import encodings_of, text_of
+from consumers.deid.pseudonyms import PLACEHOLDERS
 from consumers.deid.uids import WELL_KNOWN
 from schemas.errors import Quarantine
 
@@ -37,6 +39,17 @@ _IDENTIFYING: Final = frozenset(
         0x00380060,  # ServiceEpisodeID
     }
 )
+#: what names the maker of the device or of a code: letters in it are no hit, numbers are
+_MAKER: Final = frozenset(
+    {
+        0x00080070,  # Manufacturer
+        0x00080102,  # CodingSchemeDesignator
+        0x00081090,  # ManufacturerModelName
+        0x00181020,  # SoftwareVersions
+    }
+)
+#: words of test objects and of what is typed for "none"
+NOBODY: Final = PLACEHOLDERS | frozenset("case demo example first last name sample study subject".split())
 _UIDS: Final = frozenset({0x00080018, 0x0020000D, 0x0020000E, 0x00200052})
 _TEXT: Final = frozenset(["AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
 _DATES: Final = frozenset({"DA", "DT"})
@@ -67,7 +80,7 @@ def identifiers_of(dataset: Dataset) -> Identifiers:
             text = text_of(element, encodings).casefold()
             tokens.update(_TOKEN.findall(text))
             whole.update(part.strip() for part in text.split("\\"))
-    return Identifiers(frozenset(tokens), frozenset(filter(None, whole)), frozenset(filter(None, uids)))
+    return Identifiers(frozenset(tokens - NOBODY), frozenset(whole - NOBODY - {""}), frozenset(filter(None, uids)))
 
 
 def check_residual(clean: Dataset, found: Identifiers, own: str) -> None:
@@ -96,7 +109,7 @@ def _hits(element: Element, encodings: tuple[str, ...], found: Identifiers, own:
     elif element.vr in _TEXT:
         text = text_of(element, encodings)
         if text != own:
-            yield _in_text(text.casefold(), found)
+            yield _in_text(text.casefold(), found, letters=element.tag not in _MAKER)
     elif element.vr in _DATES:
         yield not found.tokens.isdisjoint(_TOKEN.findall(text_of(element, encodings)))
     elif element.fragments is not None:
@@ -105,8 +118,8 @@ def _hits(element: Element, encodings: tuple[str, ...], found: Identifiers, own:
         yield _in_bytes(bytes(element.value), found)
 
 
-def _in_text(text: str, found: Identifiers) -> bool:
-    if not found.tokens.isdisjoint(_TOKEN.findall(text)):
+def _in_text(text: str, found: Identifiers, *, letters: bool) -> bool:
+    if any(token in found.tokens and (letters or token.isdecimal()) for token in _TOKEN.findall(text)):
         return True
     if not found.whole.isdisjoint(part.strip() for part in (text, *_SEPARATORS.split(text))):
         return True

@@ -32,9 +32,12 @@ _NATIVE: Final = (
 )
 # JPIP keeps the pixels elsewhere, SMPTE streams have no file form: neither can be judged here.
 _ELSEWHERE: Final = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.7.")
+_DEFLATED_FRAMES: Final = "1.2.840.10008.1.2.8.1"  # younger than pydicom's list
 
 SYNTAXES: Final[dict[str, Syntax]] = {
-    str(uid): Syntax(str(uid)) for uid in AllTransferSyntaxes if not str(uid).startswith(_ELSEWHERE)
+    str(uid): Syntax(str(uid))
+    for uid in (*AllTransferSyntaxes, _DEFLATED_FRAMES)
+    if not str(uid).startswith(_ELSEWHERE)
 } | {syntax.uid: syntax for syntax in _NATIVE}
 
 

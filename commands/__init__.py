@@ -1,0 +1,1 @@
+"""The commands: where the rooms are wired together. May import everything; nothing imports it but `prodrome`."""

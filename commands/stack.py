@@ -1,0 +1,140 @@
+"""`up`, `down`, `migrate`: the one-machine stack, with settings that every role and command then finds.
+
+`up` writes ``<home>/prodrome.env`` (mode 600): addresses and what the caller had set. Secrets are made once,
+each in a file of mode 600 under ``<home>/secrets``.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from commands.wiring import settings, told
+from infra.settings import PREFIX, Settings, load
+from infra.stack.layout import Addresses, Layout, Role
+
+#: name -> arguments; the order is the order of starting.
+ROLES: Final[dict[str, tuple[str, ...]]] = {
+    "receive": ("receive",),
+    "relay": ("relay",),
+    "deidentify": ("deidentify",),
+    "deidentify-bulk": ("deidentify", "--lane", "bulk"),
+    "catalog": ("catalog",),
+    "ledger": ("ledger",),
+    "score": ("score",),
+}
+
+
+@click.command()
+def up() -> None:
+    """Start what is not running and return when every role is ready.
+
+    Kafka and Cassandra are fetched at the first call. State lies under .prodrome (PRODROME_HOME).
+    """
+    with told():
+        addresses = bring_up(click.echo)
+    click.echo(
+        f"DICOM: PRODROME@127.0.0.1:{addresses.dicom}   Kafka: {addresses.bootstrap}   `prodrome status`"
+    )
+
+
+@click.command()
+def down() -> None:
+    """Stop all roles, then Kafka and Cassandra, and return when no process is left."""
+    from infra.stack.lifecycle import down as stop
+
+    with told():
+        stop(layout(settings()), click.echo)
+
+
+@click.command()
+def migrate() -> None:
+    """Create the topics, keyspaces and tables that do not exist yet; the only command that does."""
+    with told():
+        for name in apply_migrations(settings()):
+            click.echo(name)
+
+
+def bring_up(say: object) -> Addresses:
+    """Start the whole stack; see `up`."""
+    from infra.stack.lifecycle import up as start
+
+    found = load()
+    make_secrets(found)
+    given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    environment: dict[str, str] = {}
+
+    def prepare(addresses: Addresses) -> None:
+        environment.update(role_environment(found, addresses, given))
+        write_environment(found.home / "prodrome.env", environment)
+        apply_migrations(load({**os.environ, **environment}))
+
+    def role(name: str, addresses: Addresses) -> Role:
+        return Role(
+            name=name,
+            command=(sys.executable, "-m", "prodrome", *ROLES[name]),
+            env={
+                **role_environment(found, addresses, given),
+                "PRODROME_ROLE_METRICS_PORT": str(addresses.metrics[name]),
+            },
+            metrics_port=addresses.metrics[name],
+        )
+
+    return start(layout(found), tuple(ROLES), role, prepare, say)  # type: ignore[arg-type]
+
+
+def layout(found: Settings) -> Layout:
+    """Return where the one-machine stack lives."""
+    return Layout(found.home, Path(found.stack.lib))
+
+
+def role_environment(found: Settings, addresses: Addresses, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a role: the stack's addresses, then what the caller of `up` had set."""
+    cassandra = f"{addresses.host}:{addresses.cassandra}"
+    environment = {
+        "PRODROME_HOME": str(found.home),
+        "PRODROME_TRUSTED_KAFKA": addresses.bootstrap,
+        "PRODROME_CLEAN_KAFKA": addresses.bootstrap,
+        "PRODROME_TRUSTED_CASSANDRA": cassandra,
+        "PRODROME_CLEAN_CASSANDRA": cassandra,
+        "PRODROME_RECEIVE_PORT": str(addresses.dicom),
+    }
+    return {**environment, **given, "PRODROME_HOME": str(found.home)}
+
+
+def write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    """Write the settings that commands of this home take when the environment does not say otherwise."""
+    lines = [f"{name}={value}" for name, value in sorted(environment.items()) if name != "PRODROME_HOME"]
+    _write_private(
+        path, "# written by `prodrome up`; the environment wins over it\n" + "\n".join(lines) + "\n"
+    )
+
+
+def make_secrets(found: Settings) -> None:
+    """Make the master key, once: losing it means that later images never match earlier ones."""
+    path = Path(found.deidentify.master_key_file)
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_private(path, secrets.token_bytes(32).hex() + "\n")
+
+
+def apply_migrations(found: Settings) -> list[str]:
+    """Make topics, keyspaces and tables of both zones; return what was made."""
+    from infra.cassandra import migrate as apply
+    from infra.kafka import create_topics
+    from schemas.topics import TOPICS
+
+    made = []
+    for name, zone in (("trusted", found.trusted), ("clean", found.clean)):
+        made += create_topics(zone.kafka, [t for t in TOPICS if t.zone == name], zone.topic_replication)
+        made += apply(zone.cassandra, zone.keyspace, name, zone.replication)
+    return made
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

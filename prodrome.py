@@ -1,0 +1,66 @@
+"""The command `prodrome`: one line a subcommand, no logic.
+
+Subcommands are imported when they are called, so that a receiver loads no model runtime and `--help` is quick.
+"""
+
+import importlib
+
+import click
+
+#: subcommand -> (where it is, what it is for)
+COMMANDS = {
+    "up": ("commands.stack:up", "Start Kafka, Cassandra and all roles on this machine."),
+    "down": ("commands.stack:down", "Stop everything that `up` started."),
+    "status": ("commands.status:status", "Show programs, addresses, lags, the balance and predictions."),
+    "demo": ("commands.demo:demo", "Send two synthetic exams and show what comes out."),
+    "send": ("commands.send:send", "Send DICOM files to a receiver, byte for byte."),
+    "watch": ("commands.watch:watch", "Show the messages of a topic as they come."),
+    "query": ("commands.query:query", "Find studies, instances and predictions by pseudonym."),
+    "trace": ("commands.trace:trace", "Trusted: where is my image, by UID or accession number."),
+    "deid": ("commands.deid:deid", "De-identify files; needs no stack."),
+    "deadletters": ("commands.deadletters:deadletters", "List the messages that could not be worked on."),
+    "replay": ("commands.deadletters:replay", "Put dead letters back on their topics."),
+    "quarantine": ("commands.quarantine:quarantine", "Trusted: list what waits in quarantine."),
+    "reconcile": ("commands.reconcile:reconcile", "Check ledger against catalog."),
+    "models": ("commands.models:models", "List the model packages and what they accept."),
+    "spool": ("commands.spool:spool", "Trusted: look into a spool."),
+    "migrate": ("commands.stack:migrate", "Create keyspaces, tables and topics."),
+    "bench": ("commands.bench:bench", "Measure the whole way on this machine."),
+    "receive": ("commands.roles:receive", "Role: the DICOM door."),
+    "relay": ("commands.roles:relay", "Role: from the spool to Kafka."),
+    "deidentify": ("commands.roles:deidentify", "Role: over the boundary between the zones."),
+    "catalog": ("commands.roles:catalog", "Role: index instances, assemble studies."),
+    "ledger": ("commands.roles:ledger", "Role: what became of every intake."),
+    "score": ("commands.roles:score", "Role: resident models over studies."),
+}
+
+
+class Lazy(click.Group):
+    """A group whose members are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="prodrome")
+def main() -> None:
+    """DICOM in, risk predictions out: received durably, de-identified, indexed, assembled, scored.
+
+    Start with `prodrome demo`, or with `prodrome up` and `prodrome send DIR`.
+    """
+
+
+if __name__ == "__main__":
+    main()
