@@ -176,7 +176,7 @@ def _contradictions(card: Card) -> list[str]:
     """What the types alone cannot say."""
     gate = {
         name: getattr(card.gate, name)
-        for name in ("rows", "columns", "background", "roughness", "chest_wall")
+        for name in ("rows", "columns", "background", "roughness", "chest_wall", "far_edge")
     }
     checks = {
         "views: expected at least one, each once": len(set(card.views)) == len(card.views) > 0,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import ProdromeError
 from scoring.card import Graph
+from scoring.graph import GraphRefused
 from scoring.outcomes import FAILED
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,10 @@ class Session:
     ) -> None:
         self._graph = graph
         self._classes = classes
-        self._session = ort.InferenceSession(data, _options(threads), providers=available(providers))
+        try:
+            self._session = ort.InferenceSession(data, _options(threads), providers=available(providers))
+        except Exception as error:  # the runtime has no common base; whatever it says, the graph is refused
+            raise GraphRefused(f"expected a graph that ONNX Runtime loads, it says: {error}") from error
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -100,7 +104,10 @@ class Session:
 
     def warm_up(self, example: bytes) -> None:
         """Run the declared example; raise `WarmUpFailed` where the output is another."""
-        declared = msgspec.json.decode(example, type=Example)
+        try:
+            declared = msgspec.json.decode(example, type=Example)
+        except msgspec.DecodeError as error:
+            raise WarmUpFailed(f"expected an example with input and output, {error}") from error
         found = self.forward(np.asarray(declared.input, dtype=np.float32))  # (N, classes)
         expected = np.asarray(declared.output)
         if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=EXAMPLE_TOLERANCE):

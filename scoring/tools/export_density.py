@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scoring.card import Card, read_card
 from scoring.package import DIGESTS, digests_of
 from scoring.prepare import view_histograms
+from scoring.runtime import Session
 from scoring.tools.torch_tensors import read_tensors
 
 STATE: Final = "saved_models/BreastDensity_BaselineHistogramModel/model.p"
@@ -69,12 +70,11 @@ def bare_weights(tensors: Tensors) -> bytes:
 
 def declared_example(card: Card, graph: bytes, images: Path) -> bytes:
     """Return the example's input and the graph's output for it, as JSON."""
-    import onnxruntime as ort
     from PIL import Image
 
     views = [np.asarray(Image.open(images / f"{view}.png")) for view in card.views]  # (2600, 2000) uint8
     features = view_histograms(views, card.preparation.parameters)[np.newaxis]  # (1, 200) float32
-    output = ort.InferenceSession(graph).run([card.graph.output], {card.graph.input: features})[0]
+    output = Session(graph, card.graph, len(card.classes)).forward(features)  # (1, 4) float32
     rounded = {"input": features.astype(float).tolist(), "output": output.astype(float).round(6).tolist()}
     return (json.dumps(rounded, separators=(",", ":")) + "\n").encode()
 
