@@ -1,0 +1,15 @@
+"""The DICOM door: C-STORE and C-ECHO, durable before Success.
+
+1. `guard` bounds what a connection may cost before anyone is known.
+2. `admission` admits or rejects an association; `negotiation` chooses transfer syntaxes.
+3. `intake` collects one dataset as it arrives, in memory or, when it is large, straight into the spool.
+4. `store` writes it to the spool and turns whatever happened into a status of `statuses`.
+5. `server` wires these to pynetdicom's events, and ends gracefully.
+
+Nothing of the dataset is decoded but the few UIDs of its first kilobytes, and nothing is changed.
+"""
+
+from producers.receiver.server import serve
+from producers.receiver.statuses import ANSWERS, REJECTIONS
+
+__all__ = ["ANSWERS", "REJECTIONS", "serve"]

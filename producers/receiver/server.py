@@ -1,0 +1,300 @@
+"""Listen: pynetdicom's events wired to the rooms beside this one.
+
+`serve` runs until it is told to stop. Then nobody new comes in, what is being stored ends with its true
+status, and every association is ended.
+
+pynetdicom is set process-wide to take any storage SOP class, known or not, and to keep what peers send out
+of its log lines; so a process that serves does nothing else with it.
+"""
+
+import contextlib
+import ipaddress
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pydicom.config
+from pynetdicom import AE, _config, evt
+from pynetdicom.sop_class import Verification
+from pynetdicom.transport import ThreadedAssociationServer
+
+from infra import metrics
+from infra.clock import Clock, SystemClock
+from infra.settings import Receive
+from infra.spool import Spool
+from producers.receiver import guard
+from producers.receiver.admission import Caller, Session, admit
+from producers.receiver.intake import Budget, Intake
+from producers.receiver.negotiation import by_preference
+from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
+from producers.receiver.store import StoreRequest, store
+from schemas.errors import Refused, SettingsError
+from schemas.ids import valid_uid
+from schemas.sources import Source
+
+_log = logging.getLogger(__name__)
+
+MAX_PDU_BYTES: Final = 128 << 10
+#: A stranger has this long to say who it is.
+ACSE_SECONDS: Final = 10.0
+#: A store in flight at stop: 20 s, so that the role has left within the 30 s that supervisors give.
+STOP_SECONDS: Final = 20.0
+#: Stands in for a SOP Instance UID that pynetdicom would not answer at all; the answer is 0117.
+_NO_UID: Final = "0.0"
+_TICK_SECONDS: Final = 1.0
+
+
+def serve(
+    settings: Receive,
+    sources: Sequence[Source],
+    spool: Spool,
+    stop: threading.Event,
+    *,
+    ready: Callable[[int], None] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Receive until `stop` is set; returns when every association has ended.
+
+    Parameters
+    ----------
+    settings : Receive
+        Where to listen and what to bound.
+    sources : sequence of Source
+        Who may send.
+    spool : Spool
+        Where it goes; stays the caller's to close.
+    stop : threading.Event
+        Ends the service.
+    ready : callable
+        Called with the port once the socket listens.
+    clock : Clock
+        For times of receipt.
+
+    Raises
+    ------
+    SettingsError
+        The address is not loopback and plain text there was not allowed.
+    """
+    _check_address(settings)
+    _configure_library()
+    door = Door(settings, sources, spool, clock or SystemClock())
+    server = _Server.start(door, settings)
+    if ready is not None:
+        ready(server.server_address[1])
+    _log.info("listening on port %d", server.server_address[1])
+    while not stop.wait(_TICK_SECONDS):
+        door.tick()
+    _log.info("stopping")
+    door.stopping = True
+    server.shutdown()
+    door.end_associations()
+
+
+class Door:
+    """The handlers of one listener, and the table of its admitted associations."""
+
+    def __init__(self, settings: Receive, sources: Sequence[Source], spool: Spool, clock: Clock) -> None:
+        self.stopping = False
+        self._settings, self._sources, self._spool, self._clock = settings, sources, spool, clock
+        self._deny = frozenset(settings.deny_sop_classes)
+        self._budget = Budget()
+        self._sessions: dict[Any, Session] = {}
+        self._lock = threading.Lock()
+
+    def handlers(self) -> list[tuple[Any, Callable[[Any], Any]]]:
+        """Return pynetdicom's events and what handles them."""
+        return [
+            (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_REQUESTED, self._on_request),
+            (evt.EVT_DIMSE_RECV, self._on_message),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_ECHO, lambda _event: 0x0000),
+            (evt.EVT_RELEASED, lambda event: self._close(event.assoc, "released")),
+            (evt.EVT_ABORTED, lambda event: self._close(event.assoc, "aborted")),
+        ]
+
+    def tick(self) -> None:
+        """Once a second: metrics, the age of segments, associations that ended without saying so."""
+        for assoc in list(self._sessions):
+            if assoc.ident is not None and not assoc.is_alive():
+                self._close(assoc, "aborted")
+        self._spool.tick()
+        metrics.put("prodrome_spool_used_ratio", self._spool.ratio())
+
+    def end_associations(self) -> None:
+        """Let stores in flight end, then end every association."""
+        deadline = self._clock.monotonic() + STOP_SECONDS
+        while self._sessions:
+            late = self._clock.monotonic() > deadline
+            idle = [assoc for assoc, session in list(self._sessions.items()) if late or not session.busy]
+            enders = [threading.Thread(target=assoc.abort) for assoc in idle]
+            for ender in enders:
+                ender.start()
+            for ender in enders:
+                ender.join()
+            for assoc in idle:
+                self._close(assoc, "aborted")
+            self._clock.sleep(0.02)  # a store in flight ends within a few syncs
+
+    def _on_connection(self, event: Any) -> None:
+        guard.bound_connection(event.assoc)
+        guard.bound_messages(event.assoc, lambda: self._new_intake(event.assoc), _count_refused)
+
+    def _on_request(self, event: Any) -> None:
+        # pynetdicom goes on to accept where a handler fails: so whatever fails here rejects.
+        try:
+            decision = self._admit(event.assoc)
+        except Exception as error:
+            _log.error("association request failed: %s", type(error).__name__)
+            decision = UNKNOWN_CALLER
+        if isinstance(decision, Rejection):
+            _count_refused(decision.reason)
+            event.assoc.acse.send_reject(decision.result, decision.source, decision.diagnostic)
+            event.assoc.kill()
+
+    def _admit(self, assoc: Any) -> Session | Rejection:
+        request = assoc.requestor.primitive
+        caller = Caller(
+            calling=request.calling_ae_title.strip(),
+            called=request.called_ae_title.strip(),
+            address=assoc.requestor.address,
+        )
+        with self._lock:
+            decision = admit(
+                caller,
+                self._sources,
+                own_title=self._settings.ae_title,
+                open_associations=len(self._sessions),
+                max_associations=self._settings.max_associations,
+                spool_ratio=self._spool.ratio(),
+                refuse_ratio=self._spool.limits.refuse_ratio,
+            )
+            if isinstance(decision, Rejection):
+                return decision
+            if self.stopping:
+                return LOCAL_LIMIT
+            _prefer_syntaxes(request, decision.source)
+            self._sessions[assoc] = decision
+        metrics.put("prodrome_receive_associations", len(self._sessions))
+        _log.info("association %s: open, source %s", decision.association, decision.source.name)
+        return decision
+
+    def _new_intake(self, assoc: Any) -> Intake:
+        session = self._sessions.get(assoc)
+        if session is not None:
+            session.busy = True
+        return Intake(self._spool, self._budget, self._settings.max_object_bytes)
+
+    def _on_message(self, event: Any) -> None:
+        # A request that lacks what PS3.7 demands would be dropped without an answer: complete it, so that
+        # the handler is called and can refuse.
+        command, intake = event.message.command_set, event.message.data_set
+        if not isinstance(intake, Intake):
+            return
+        intake.complete_at = self._clock.monotonic()
+        if command.get("CommandField") != 0x0001:
+            self._done(event.assoc)
+            return
+        uid = command.get("AffectedSOPInstanceUID")
+        if not isinstance(uid, str) or not valid_uid(uid):
+            intake.usable_uid = False
+            command.AffectedSOPInstanceUID = _NO_UID
+        context = event.assoc._accepted_cx.get(event.message.context_id)
+        sop_class = command.get("AffectedSOPClassUID")
+        if context is not None and (not isinstance(sop_class, str) or not valid_uid(sop_class)):
+            command.AffectedSOPClassUID = context.abstract_syntax
+        if command.get("Priority") not in (0, 1, 2):
+            command.Priority = 0
+
+    def _on_store(self, event: Any) -> int:
+        session = self._sessions.get(event.assoc)
+        intake = event.request.DataSet
+        if session is None:
+            intake.discard()
+            _count_refused(NOT_AUTHORISED.reason)
+            return NOT_AUTHORISED.status
+        request = StoreRequest(
+            sop_class_uid=str(event.request.AffectedSOPClassUID),
+            sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+        )
+        answer = store(request, intake, session, deny=self._deny, clock=self._clock)
+        if answer.stored:
+            metrics.inc("prodrome_receive_instances_total", source=session.source.name)
+            metrics.inc("prodrome_receive_bytes_total", intake.length, source=session.source.name)
+            metrics.observe("prodrome_receive_ack_seconds", self._clock.monotonic() - intake.complete_at)
+        else:
+            _count_refused(answer.reason)
+        self._done(event.assoc)
+        return answer.status
+
+    def _done(self, assoc: Any) -> None:
+        session = self._sessions.get(assoc)
+        if session is not None:
+            session.busy = False
+
+    def _close(self, assoc: Any, cause: str) -> None:
+        with self._lock:
+            session = self._sessions.pop(assoc, None)
+        if session is None:
+            return
+        message = assoc.dimse.message
+        if message is not None and isinstance(message.data_set, Intake):
+            message.data_set.close()  # half a dataset: its file and its memory go now
+        metrics.put("prodrome_receive_associations", len(self._sessions))
+        _log.info("association %s: %s, %d stored", session.association, cause, session.ordinal)
+        with contextlib.suppress(Refused):  # the marker only makes closing a study faster
+            self._spool.close_association(session.association, cause)
+
+
+class _Server(ThreadedAssociationServer):  # type: ignore[misc]
+    """pynetdicom's server with a backlog for a department's morning."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    @classmethod
+    def start(cls, door: Door, settings: Receive) -> "_Server":
+        """Listen, and accept in a thread of its own."""
+        ae = AE(ae_title=settings.ae_title)
+        ae.add_supported_context(Verification)
+        ae.maximum_pdu_size = MAX_PDU_BYTES
+        ae.acse_timeout = ACSE_SECONDS
+        ae.network_timeout = settings.idle_seconds
+        # Ours is counted over admitted associations; pynetdicom's would count silent strangers too.
+        ae.maximum_associations = 1 << 20
+        address = (settings.host, settings.port)
+        server: _Server = ae.make_server(address, evt_handlers=door.handlers(), server_class=cls)
+        ae._servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+        return server
+
+
+def _prefer_syntaxes(request: Any, source: Source) -> None:
+    # pynetdicom takes the first syntax of a storage context: so the best one is put first.
+    for context in request.presentation_context_definition_list:
+        context.transfer_syntax = by_preference(context.transfer_syntax, source.transfer_syntax_order)
+
+
+def _count_refused(reason: str) -> None:
+    metrics.inc("prodrome_receive_refused_total", reason=reason)
+
+
+def _check_address(settings: Receive) -> None:
+    try:
+        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = False  # a name may mean any address, today or tomorrow
+    if not loopback and not settings.allow_plaintext:
+        raise SettingsError(
+            "PRODROME_RECEIVE_HOST: expected a loopback address, or PRODROME_RECEIVE_ALLOW_PLAINTEXT=true"
+        )
+
+
+def _configure_library() -> None:
+    _config.UNRESTRICTED_STORAGE_SERVICE = True
+    _config.LOG_HANDLER_LEVEL = "none"
+    # Its log lines and warnings quote what peers sent.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
