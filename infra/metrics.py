@@ -56,6 +56,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_spool_used_ratio", "gauge", "Bytes in the spool over its limit"),
     # relay
     Metric("prodrome_relay_instances_total", "counter", "Instances published to instance.received"),
+    Metric("prodrome_relay_segments_freed_total", "counter", "Spool segments whose space was given back"),
     Metric("prodrome_relay_unrelayed_instances", "gauge", "Durable records that the broker has not confirmed yet"),
     # every consumer
     Metric("prodrome_stage_instances_total", "counter", "Instances or messages done, by stage and outcome", ("stage", "outcome")),

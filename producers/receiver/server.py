@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pydicom.config
 from pynetdicom import AE, _config, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import MediaStorageDirectoryStorage, Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
 from infra import metrics
@@ -26,7 +26,7 @@ from infra.spool import Spool
 from producers.receiver import guard
 from producers.receiver.admission import Caller, Session, admit
 from producers.receiver.intake import Budget, Intake
-from producers.receiver.negotiation import by_preference
+from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
 from producers.receiver.store import StoreRequest, store
 from schemas.errors import Refused, SettingsError
@@ -259,6 +259,8 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]
         """Listen, and accept in a thread of its own."""
         ae = AE(ae_title=settings.ae_title)
         ae.add_supported_context(Verification)
+        # A directory is no storage class to pynetdicom; it is kept, and quarantined later, like all else.
+        ae.add_supported_context(MediaStorageDirectoryStorage, [uid for uid, _ in TRANSFER_SYNTAX_ORDER])
         ae.maximum_pdu_size = MAX_PDU_BYTES
         ae.acse_timeout = ACSE_SECONDS
         ae.network_timeout = settings.idle_seconds

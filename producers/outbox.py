@@ -1,0 +1,119 @@
+"""From spool records to messages: the pure half of the relay.
+
+1. Instances of one study become events of at most 64, in the order in which they were received.
+2. Instances over the size of the live lane take the bulk topic.
+3. The markers of associations that have closed follow behind the instances, with the same key.
+
+An instance in an event has at most about 1 kB (names and UIDs are bounded), so that 64 stay far below the
+256 kB of a message.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from infra.spool import AssociationClosedHeader, InstanceHeader, Kind, Record, pointer_to
+from schemas.codec import MAX_INSTANCES, Message, encode
+from schemas.events import (
+    Arrival,
+    AssociationClosed,
+    InstanceReceived,
+    Intake,
+    ReceivedInstance,
+    SegmentRelayed,
+)
+from schemas.ids import study_key
+
+LIVE: Final = "instance.received.v1"
+BULK: Final = "instance.received.bulk.v1"
+SETTLED: Final = "instance.settled.v1"
+_ROLE: Final = "relay"
+
+
+def messages(spool: str, records: Sequence[Record], large_bytes: int) -> list[Message]:
+    """Return what to publish for these records, in this order.
+
+    Parameters
+    ----------
+    spool : str
+        The spool's id.
+    records : sequence of Record
+        In the order of the spool; kinds that are neither an instance nor a closed association say nothing.
+    large_bytes : int
+        An instance longer than this takes the bulk lane.
+    """
+    lanes: dict[tuple[str, str, str], list[ReceivedInstance]] = {}
+    traces: dict[str, str] = {}
+    for record in records:
+        if record.kind == Kind.INSTANCE and isinstance(record.header, InstanceHeader):
+            topic = BULK if record.payload_length > large_bytes else LIVE
+            instance = received_instance(spool, record, record.header)
+            lanes.setdefault((topic, *_study(record.header)), []).append(instance)
+            traces[str(instance.intake)] = record.header.trace
+    events = [
+        _received(topic, project, study, part, traces[str(part[0].intake)])
+        for (topic, project, study), instances in lanes.items()
+        for part in _parts(instances)
+    ]
+    return events + [marker for record in records for marker in _markers(record)]
+
+
+def relayed(spool: str, segment: int, records: int, *, sealed: bool) -> Message:
+    """Return the message that tells the ledger how many records of a segment were published."""
+    event = SegmentRelayed(spool=spool, segment=segment, records=records, sealed=sealed)
+    key = f"{spool}/{segment}".encode()
+    return encode(SETTLED, key, event, identity=(spool, segment, records, int(sealed)), source=_ROLE)
+
+
+def received_instance(spool: str, record: Record, header: InstanceHeader) -> ReceivedInstance:
+    """Return one instance as events carry it."""
+    return ReceivedInstance(
+        intake=Intake(spool=spool, segment=record.segment, record=record.number),
+        pointer=pointer_to(spool, record),
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        source=header.source,
+        arrival=Arrival(association=header.association, ordinal=header.ordinal),
+        received_at=header.received_at,
+        dataset_mismatch=header.dataset_mismatch,
+    )
+
+
+def _study(header: InstanceHeader) -> tuple[str, str]:
+    return header.project, header.study_instance_uid or header.sop_instance_uid
+
+
+def _parts(instances: Iterable[ReceivedInstance]) -> Iterator[tuple[ReceivedInstance, ...]]:
+    rest = iter(instances)
+    while part := tuple(islice(rest, MAX_INSTANCES)):
+        yield part
+
+
+def _received(
+    topic: str, project: str, study: str, part: tuple[ReceivedInstance, ...], trace: str
+) -> Message:
+    event = InstanceReceived(project=project, study_instance_uid=study, instances=part)
+    return encode(
+        topic,
+        study_key(project, study),
+        event,
+        identity=(str(part[0].intake), str(part[-1].intake)),
+        source=_ROLE,
+        extra={"traceparent": f"00-{trace}-{trace[:16]}-01"},  # W3C: the first instance's trace
+    )
+
+
+def _markers(record: Record) -> Iterator[Message]:
+    if record.kind != Kind.ASSOCIATION_CLOSED or not isinstance(record.header, AssociationClosedHeader):
+        return
+    closed = record.header
+    for study, count in closed.studies.items():
+        event = AssociationClosed(
+            project=closed.project,
+            study_instance_uid=study,
+            association=closed.association,
+            instances=count,
+        )
+        key = study_key(closed.project, study)
+        yield encode(LIVE, key, event, identity=(closed.project, study, closed.association), source=_ROLE)
