@@ -11,7 +11,7 @@ from typing import Any
 import click
 import setproctitle
 
-from commands.wiring import clean_store, settings, stop_event, tables_of, told
+from commands.wiring import clean_store, open_spool, settings, stop_event, tables_of, told
 from infra import logs, metrics
 from infra.clock import SystemClock
 from infra.settings import Settings
@@ -26,6 +26,10 @@ def _start(role: str) -> Settings:
     metrics.serve(found.role.metrics_port, found.role.metrics_host)
     metrics.put("prodrome_role_ready", 0, role=role)
     return found
+
+
+def _ready(role: str) -> None:
+    metrics.put("prodrome_role_ready", 1, role=role)
 
 
 def _run_stage(found: Settings, servers: str, make: Any) -> None:
@@ -47,10 +51,15 @@ def receive() -> None:
     """
     with told():
         found = _start("receive")
-        from producers.receiver import serve
-        from producers.receiver.settings import from_settings
 
-        serve(from_settings(found), stop_event())
+        from infra.settings import sources
+        from producers.receiver.server import serve
+
+        spool = open_spool(found)
+        try:
+            serve(found.receive, sources(found), spool, stop_event(), ready=lambda _: _ready("receive"))
+        finally:
+            spool.close()
 
 
 @click.command()

@@ -276,11 +276,33 @@ def topology(loop: Loop, servers: str, folder: Path) -> faust.App:
 
 
 def run(
-    stage: Stage, servers: str, producer: Producer, stopping: threading.Event, limit: int, stall: float
+    stage: Stage, servers: str, producer: Producer, stopping: threading.Event, settings: Role, folder: Path
 ) -> None:
-    """Run a stage until the process is told to end. Blocks."""
-    loop = Loop(stage, producer, stopping, limit)
-    app = topology(loop, servers)
+    """Run a stage until the process is told to end. Blocks.
+
+    Parameters
+    ----------
+    stage : Stage
+        What to do.
+    servers : str
+        Bootstrap servers of the stage's zone.
+    producer : Producer
+        For dead letters; to the same servers.
+    stopping : threading.Event
+        Set here when the process is told to end, so that nothing waits for a dependency any more.
+    settings : Role
+        Dead-letter limit and stall time.
+    folder : Path
+        For what faust wants to write.
+    """
+    loop = Loop(stage, producer, stopping, settings.deadletter_limit)
+    app = topology(loop, servers, folder)
+    stall = settings.stall_seconds
+
+    @app.on_before_shutdown.connect
+    async def stop(*_: Any, **__: Any) -> None:
+        stopping.set()
+
     threading.Thread(target=_watch, args=(loop, servers, stall), daemon=True, name="watchdog").start()
     worker = faust.Worker(
         app, loglevel="ERROR", override_logging=False, redirect_stdouts=False, blocking_timeout=0

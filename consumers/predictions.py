@@ -91,9 +91,8 @@ class Predictions:
 
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""
-        bucket = int.from_bytes(hashlib.sha256(study_key(*key)).digest()[:2], "big") % BUCKETS
         self._tables.run_all(
-            (_RUN, (bucket, model.package.card.id, *key, revision, outcome)) for revision in revisions
+            (_RUN, (_bucket(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
         )
 
     def _say(self, key: StudyKey, prediction: Prediction) -> None:
@@ -191,6 +190,19 @@ def _prediction(
         intended_use=card.disclaimer,
         supersedes=supersedes,
     )
+
+
+def run_outcome(tables: Tables, key: StudyKey, model_id: str, revision: int) -> RunOutcome | None:
+    """Return how a model ended for a revision; None where it has not run."""
+    rows = tables.run(
+        "SELECT outcome FROM model_runs WHERE bucket = ? AND model = ? AND project = ? AND study = ? AND revision = ?",
+        (_bucket(key), model_id, *key, revision),
+    )
+    return rows[0].outcome if rows else None
+
+
+def _bucket(key: StudyKey) -> int:
+    return int.from_bytes(hashlib.sha256(study_key(*key)).digest()[:2], "big") % BUCKETS
 
 
 def balance(tables: Tables, models: list[str]) -> dict[str, dict[str, int]]:

@@ -1,0 +1,112 @@
+"""`prodrome trace`: where is my image. Trusted: it takes identifiers and shows how they are known inside.
+
+A UID is a Study or SOP Instance UID as sent; a text that is no UID is an accession number.
+"""
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.tree import Tree
+
+from commands.query import predictions_of
+from commands.wiring import opened, settings, told
+from consumers.deid.keys import ProjectKeys
+from consumers.ledger import CODES
+from consumers.vault import Vault
+from infra.cassandra import Tables
+from infra.settings import Settings, master_key
+from schemas.ids import valid_uid
+
+
+@click.command()
+@click.argument("what", metavar="UID|ACCESSION")
+@click.option("--project", default="default", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a tree.")
+def trace(what: str, project: str, as_json: bool) -> None:
+    """Say where a study or image is: how its intakes ended, what is indexed, which predictions it has.
+
+    Give a Study Instance UID as sent, or an accession number. Nothing of it is logged.
+    """
+    with told():
+        found = settings()
+        traced = [follow(found, project, study) for study in _studies(found, project, what)]
+    if as_json:
+        click.echo(json.dumps(traced, indent=2))
+    for each in [] if as_json else traced:
+        Console().print(_tree(each))
+    if not traced:
+        click.echo("not known: no study with this UID or accession number was settled in this project")
+
+
+def follow(found: Settings, project: str, study: str) -> dict[str, Any]:
+    """Return what is known of a pseudonymous study, step by step."""
+    with opened(found.trusted) as trusted, opened(found.clean) as clean:
+        vault = Vault(trusted, master_key(found), found.deidentify.key_id)
+        kept = vault.study(project, study) or {}
+        original = kept.get("study_instance_uid")
+        head = clean.run(
+            "SELECT revision, published FROM study_head WHERE project = ? AND study = ?", (project, study)
+        )
+        indexed = clean.run(
+            "SELECT sop FROM study_instances WHERE project = ? AND study = ?", (project, study)
+        )
+        return {
+            "project": project,
+            "pseudonymous_study": study,
+            "pseudonymous_patient": kept.get("patient"),
+            "source": kept.get("source"),
+            "intakes": _intakes(trusted, project, original) if original else [],
+            "indexed_versions": len(indexed),
+            "revision": head[0].revision if head else None,
+            "predictions": [
+                {k: p[k] for k in ("prediction_id", "outcome", "category", "score", "effective")}
+                for p in predictions_of(clean, project, study)
+            ],
+        }
+
+
+def _studies(found: Settings, project: str, what: str) -> list[str]:
+    """Return the pseudonymous studies of a UID or accession number that the vault knows."""
+    keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
+    with opened(found.trusted) as trusted:
+        vault = Vault(trusted, master_key(found), found.deidentify.key_id)
+        studies = [keys.pseudonymous_uid(what)] if valid_uid(what) else []
+        known = [study for study in studies if vault.study(project, study) is not None]
+        return known or vault.studies_of_accession(project, what)
+
+
+def _intakes(trusted: Tables, project: str, study_uid: str) -> list[dict[str, Any]]:
+    rows = trusted.run(
+        "SELECT sop_uid, intake, outcome, version FROM identities WHERE project = ? AND study_uid = ?",
+        (project, study_uid),
+    )
+    return [
+        {"sop": r.sop_uid, "intake": r.intake, "outcome": r.outcome, "version": r.version,
+         "ledger": _settled(trusted, r.intake)}
+        for r in rows
+    ]  # fmt: skip
+
+
+def _settled(trusted: Tables, intake: str) -> str:
+    spool, segment, record = intake.split("/")
+    rows = trusted.run(
+        "SELECT outcomes FROM ledger_segments WHERE spool = ? AND segment = ?", (spool, int(segment))
+    )
+    outcomes = rows[0].outcomes or b"" if rows else b""
+    code = outcomes[int(record)] if int(record) < len(outcomes) else 0
+    return next((name for name, number in CODES.items() if number == code), "in flight")
+
+
+def _tree(traced: dict[str, Any]) -> Tree:
+    tree = Tree(f"study {traced['pseudonymous_study']} of project {traced['project']}")
+    tree.add(f"patient {traced['pseudonymous_patient']}, source {traced['source']}")
+    intakes = tree.add(f"{len(traced['intakes'])} intakes")
+    for i in traced["intakes"]:
+        intakes.add(f"{i['sop']}  {i['intake']}  {i['outcome']} (ledger: {i['ledger']})")
+    tree.add(f"{traced['indexed_versions']} versions indexed, revision {traced['revision']}")
+    for p in traced["predictions"]:
+        mark = "effective" if p["effective"] else "superseded"
+        tree.add(f"prediction {p['prediction_id']}: {p['outcome']} {p['category'] or ''} ({mark})")
+    return tree
