@@ -110,7 +110,7 @@ def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proj
 
     vault = _vault_entry(header, context, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
-    cleaned = Cleaner(profile.actions(sop_class), keys).clean(received)
+    cleaned = Cleaner(profile.actions(sop_class), keys, big=syntax.big).clean(received)
     clean = with_pseudonym(cleaned, patient, profile)
     check_residual(clean, identifiers_of(received), patient)
     return _assembled(clean, received, syntax, patient, vault, keys)

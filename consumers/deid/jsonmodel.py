@@ -17,8 +17,8 @@ MAX_VALUE: Final = 1024  # bytes; longer values are not what anybody queries by
 _FORMATS: Final = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
-_DECODED: Final = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
-_SINGLE: Final = frozenset(["LT", "ST", "UT", "UR"])
+_DECODED: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_SINGLE: Final = frozenset({"LT", "ST", "UT", "UR"})
 _DELIMITERS: Final = {ord(c) for c in "\r\n\t\f\\^="}
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final, Literal
 
@@ -48,7 +48,7 @@ PATTERNS: Final[dict[str, tuple[int, int]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # equal by identity: hashing rows costs too much
 class Profile:
     """One de-identification profile; `digest` names it to the last row."""
 
@@ -61,20 +61,12 @@ class Profile:
     @property
     def digest(self) -> str:
         """SHA-256 over everything that decides what is done to an attribute."""
-        rows = {f"{tag:08X}": code for tag, code in sorted(self.rows.items())}
-        parts = (self.name, self.edition, ENGINE_VERSION, rows, dict(self.patterns), self.types)
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return _digest(self)
 
     def actions(self, sop_class_uid: str) -> "Actions":
         """Resolve the table for one SOP class."""
         iod = SOP_CLASSES[sop_class_uid].iod if sop_class_uid in SOP_CLASSES else "*"
-        types = self.types.get(iod, self.types["*"])
-        root, nested = (
-            {t: RESOLUTION[code][types.get(f"{t:08X}", (3, 3))[place] - 1] for t, code in self.rows.items()}
-            for place in (0, 1)
-        )
-        masks = tuple(PATTERNS[name] for name in self.patterns)
-        return Actions(root, nested, masks)
+        return _actions(self, iod)
 
     def without(self, *tags: int, patterns: tuple[str, ...] = ()) -> "Profile":
         """Return this profile with rows switched off: for tests that must then fail."""
@@ -98,9 +90,26 @@ class Actions:
     def of(self, tag: int, *, nested: bool) -> Action:
         """Return the action for a tag; `K` for one that no row names."""
         action = (self.nested if nested else self.root).get(tag)
-        if action is None and any(tag & mask == value for mask, value in self.masks):
-            return "X"
-        return action or "K"
+        if action is not None:
+            return action
+        return "X" if any(tag & mask == value for mask, value in self.masks) else "K"
+
+
+@lru_cache(maxsize=64)
+def _digest(profile: Profile) -> str:
+    rows = {f"{tag:08X}": code for tag, code in sorted(profile.rows.items())}
+    parts = (profile.name, profile.edition, ENGINE_VERSION, rows, dict(profile.patterns), profile.types)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _actions(profile: Profile, iod: str) -> Actions:
+    types = profile.types.get(iod, profile.types["*"])
+    root, nested = (
+        {t: RESOLUTION[code][types.get(f"{t:08X}", (3, 3))[place] - 1] for t, code in profile.rows.items()}
+        for place in (0, 1)
+    )
+    return Actions(root, nested, tuple(PATTERNS[name] for name in profile.patterns))
 
 
 @cache

@@ -23,7 +23,23 @@ LONGITUDINAL: Final = 0x00280303
 
 #: PatientIDs that stand for "none", compared without case, blanks and punctuation
 PLACEHOLDERS: Final = frozenset(
-    ["anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "dummy", "empty", "id", "missing", "na", "nil", "noid", "noname", "none", "notavailable", "notapplicable", "notset", "null", "patient", "patientid", "phantom", "removed", "tbd", "temp", "test", "testpatient", "unbekannt", "unidentified", "unknown", "unspecified", "void", "x"]
+    {
+        *("anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "dummy", "empty", "id"),
+        *(
+            "missing",
+            "na",
+            "nil",
+            "noid",
+            "noname",
+            "none",
+            "notavailable",
+            "notapplicable",
+            "notset",
+            "null",
+        ),
+        *("patient", "patientid", "phantom", "removed", "tbd", "temp", "test", "testpatient", "unbekannt"),
+        *("unidentified", "unknown", "unspecified", "void"),
+    }
 )
 _BLANK: Final = re.compile(r"[\W_]+")
 _FILLER: Final = re.compile(r"(.)\1*")  # 0, 0000, XXXX, 999: one character repeated

@@ -49,9 +49,19 @@ _MAKER: Final = frozenset(
     }
 )
 #: words of test objects and of what is typed for "none"
-NOBODY: Final = PLACEHOLDERS | frozenset("case demo example first last name sample study subject".split())
+NOBODY: Final = PLACEHOLDERS | {
+    "case",
+    "demo",
+    "example",
+    "first",
+    "last",
+    "name",
+    "sample",
+    "study",
+    "subject",
+}
 _UIDS: Final = frozenset({0x00080018, 0x0020000D, 0x0020000E, 0x00200052})
-_TEXT: Final = frozenset(["AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
+_TEXT: Final = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _DATES: Final = frozenset({"DA", "DT"})
 _BINARY: Final = frozenset({"OB", "UN"})
 _BINARY_LIMIT: Final = 1 << 20
@@ -80,7 +90,9 @@ def identifiers_of(dataset: Dataset) -> Identifiers:
             text = text_of(element, encodings).casefold()
             tokens.update(_TOKEN.findall(text))
             whole.update(part.strip() for part in text.split("\\"))
-    return Identifiers(frozenset(tokens - NOBODY), frozenset(whole - NOBODY - {""}), frozenset(filter(None, uids)))
+    return Identifiers(
+        frozenset(tokens - NOBODY), frozenset(whole - NOBODY - {""}), frozenset(filter(None, uids))
+    )
 
 
 def check_residual(clean: Dataset, found: Identifiers, own: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumers.deid.dummies import dummy
-from consumers.deid.elements import PIXEL_TAGS, TEXT_VRS, Dataset, Element, dictionary_vr
+from consumers.deid.elements import PIXEL_TAGS, SHORT_VRS, TEXT_VRS, Dataset, Element, dictionary_vr
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.profile import Action, Actions
 from consumers.deid.uids import map_uids
@@ -29,6 +29,7 @@ class Cleaner:
 
     actions: Actions
     keys: ProjectKeys
+    big: bool = False
 
     def clean(self, dataset: Dataset, *, nested: bool = False, hollow: bool = False) -> Dataset:
         """Return the dataset with the table applied to it and to every item inside."""
@@ -50,7 +51,7 @@ class Cleaner:
                 vr = _vr(element)
                 return Element(element.tag, vr, items=() if vr == "SQ" else None)
             case "D":
-                return self._hollowed(element) if element.items is not None else dummy(_as_known(element))
+                return self._dummied(element)
             case "U":
                 return self._mapped(element) if element.items is None else self._kept(element)
 
@@ -59,19 +60,22 @@ class Cleaner:
             items = tuple(self.clean(item, nested=True) for item in element.items)
             return element._replace(vr="SQ", items=items)
         if element.vr == "UN" and element.tag not in PIXEL_TAGS:
-            # A UN value is undeclared and little endian: only text reads the same in every encoding.
+            # A UN value is undeclared and little endian: in big endian only text reads the same.
             known = _as_known(element)
-            return known if known.vr in TEXT_VRS and len(element.value) < MAX_SHORT else None
+            declared = known.vr in TEXT_VRS or (not self.big and known.vr in SHORT_VRS)
+            return known if declared and len(element.value) < MAX_SHORT else None
         return element
+
+    def _dummied(self, element: Element) -> Element:
+        if element.items is not None:
+            return self._hollowed(element)
+        return self._mapped(element) if _vr(element) == "UI" else dummy(_as_known(element))
 
     def _hollowed(self, element: Element) -> Element:
         if element.items is not None:
             items = tuple(self.clean(item, nested=True, hollow=True) for item in element.items[:1])
             return element._replace(vr="SQ", items=items)
-        vr = _vr(element)
-        if vr == "UI":
-            return self._mapped(element)
-        return element if vr == "CS" else dummy(_as_known(element))
+        return element if _vr(element) == "CS" else self._dummied(element)
 
     def _mapped(self, element: Element) -> Element:
         return Element(element.tag, "UI", map_uids(element.value, self.keys))

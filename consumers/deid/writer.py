@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from consumers.deid.elements import LONG_VRS, SHORT_VRS, UNDEFINED, Bytes, Dataset, Element
+from consumers.deid.elements import LONG_VRS, SHORT_VRS, TEXT_VRS, UNDEFINED, Bytes, Dataset, Element
 from consumers.deid.syntaxes import Syntax
 from schemas.errors import Quarantine
 
 MAX_SHORT: Final = 0xFFFF
-_SPACE_PADDED: Final = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"])
+_SPACE_PADDED: Final = TEXT_VRS - {"UI"}
 
 
 def dataset_bytes(dataset: Dataset, syntax: Syntax) -> bytes:
