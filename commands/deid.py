@@ -9,6 +9,7 @@ from commands.stack import make_secrets
 from commands.wiring import settings, told
 from consumers.deid.engine import ProjectKeys, basic_profile, deidentify_file
 from infra.settings import master_key
+from schemas.dicom_reader import read_file_header
 from schemas.errors import Quarantine
 
 
@@ -44,6 +45,4 @@ def deid(source: Path, target: Path, profile: str, project: str) -> None:
 
 
 def _sop_instance_uid(clean: bytes) -> str:
-    from schemas.dicom_reader import read_part10
-
-    return read_part10(clean).sop_instance_uid or "unnamed"
+    return read_file_header(clean).sop_instance_uid or "unnamed"

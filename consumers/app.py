@@ -270,7 +270,12 @@ def topology(loop: Loop, servers: str, folder: Path) -> faust.App:
             if (end := consumer.highwater(tp)) is not None
             and owned.get(tp, consumer._committed_offset.get(tp) or 0) >= end
         )
-        await by_hand(lambda: (stage.caught_up(done), loop.call(stage.tick))[1])
+
+        def look() -> None:
+            stage.caught_up(done)
+            loop.call(stage.tick)
+
+        await by_hand(look)
 
     return app
 

@@ -181,9 +181,8 @@ class Boundary:
 
 def spool_store(settings: Settings) -> SpoolStore:
     """Return the spools that this machine finds: its own, once it is there, and those of the settings."""
-    roots = dict(item.split("=", 1) for item in settings.spool.roots.split(",") if item)
-    folders = [Path(settings.spool.path)] if Path(settings.spool.path).is_dir() else []
-    return SpoolStore({**SpoolStore.of(*folders).roots, **{name: Path(path) for name, path in roots.items()}})
+    folders = [Path(path) for path in (settings.spool.path, *settings.spool.others)]
+    return SpoolStore.of(*(folder for folder in folders if folder.is_dir()))
 
 
 _boundary: Boundary | None = None

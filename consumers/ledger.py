@@ -167,7 +167,7 @@ def balance(tables: Tables) -> dict[str, int]:
         for row in tables.run("SELECT records, counts FROM ledger_segments WHERE spool = ?", (spool.spool,)):
             total.update(row.counts or {})
             total["acknowledged"] += max(row.records or 0, sum((row.counts or {}).values()))
-    settled = {name: total[name] for name in CODES}
+    settled: dict[str, int] = {name: total[name] for name in CODES}
     in_flight = total["acknowledged"] - sum(settled.values())
     return {"acknowledged": total["acknowledged"], **settled, "in_flight": in_flight}
 

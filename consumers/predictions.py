@@ -86,8 +86,7 @@ class Predictions:
         self._say(key, prediction)
         self._tables.run_once(_PUBLISHED, row)
         self._move_head(key, prediction)
-        labels = {"model": prediction.model.id, "outcome": prediction.outcome}
-        metrics.inc("prodrome_score_predictions_total", **labels)
+        metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""

@@ -11,7 +11,7 @@ waited for, and what was handed to `send` is confirmed, or the caller is told to
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -153,12 +153,12 @@ def create_topics(servers: str, topics: Iterable[Topic], replication: int) -> li
     return [topic.topic for topic in wanted]
 
 
-def lags(servers: str, groups: dict[str, Sequence[str]]) -> list[Lag]:
+def lags(servers: str, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
     """Return how many messages each group has not committed yet, a topic.
 
     Parameters
     ----------
-    groups : dict
+    groups : mapping
         Group id to the topics it reads.
     """
     admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})

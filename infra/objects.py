@@ -42,7 +42,7 @@ class Store:
         if parts.scheme == "file":
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
-            self._store = from_url(url)  # type: ignore[assignment]
+            self._store = from_url(url)
 
     def put(self, key: str, data: bytes) -> Pointer:
         """Write an object unless its key exists, and return the pointer to it.

@@ -69,7 +69,9 @@ class Spool:
     path: str = _setting("", "Folder; empty takes <home>/spool")
     segment_bytes: int = _setting(256 << 20, "A segment is sealed at this size; the unit that is freed")
     limit_bytes: int = _setting(32 << 30, "Size at which the spool counts as full; associations stop at 85 %")
-    roots: str = _setting("", "id=folder,id=folder: where this machine finds other spools; its own is known")
+    others: tuple[str, ...] = _setting(
+        (), "Folders of other receivers' spools on this machine (shared mounts)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,7 @@ class Card(_Part, frozen=True, kw_only=True):
     version: str
     title: str
     task: str
+    body_part: str  # BodyPartExamined's defined term (PS3.16 Annex L)
     input: InputKind
     views: tuple[str, ...]
     selection: Selection
