@@ -70,7 +70,7 @@ def up(
         if supervisor is None:
             say("preparing Kafka and Cassandra")
             fetch.fetch(layout)
-        addresses = ports.choose(layout, roles, reservation, running=supervisor is not None)
+        addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
         table = [make_role(name, addresses) for name in roles] if make_role else []
         parts = _parts(layout, addresses) if supervisor is None else configuration.written_parts(layout)
         configuration.write(layout, [*parts, *(_program(role) for role in table)])
@@ -108,8 +108,6 @@ def down(layout: Layout, say: Callable[[str], None] = lambda _: None) -> None:
         supervisor.stop(roles)
         supervisor.stop(list(fetch.PARTS))
         supervisor.shut_down()
-        # It has nothing left to stop; what does not end by itself now is told to.
-        _wait_for_end(layout, seconds=5)
         processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
 
 
@@ -168,12 +166,6 @@ def _connect_or_sweep(layout: Layout, say: Callable[[str], None]) -> Supervisor 
         say(f"ending {len(left)} processes that outlived their supervisor")
         processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
     return supervisor
-
-
-def _wait_for_end(layout: Layout, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while processes.of_stack(layout.home) and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def _status(row: dict[str, object], deaths: int, table: dict[int, processes.Process]) -> ProgramStatus:

@@ -11,7 +11,7 @@ abstract unix socket of its name, so that two stacks that start at once do not c
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -25,6 +25,14 @@ DEFAULTS: Final[dict[str, int]] = {
     "dicom": 11112,
 }
 FIRST_METRICS: Final = 19200
+#: Who listens on a fixed port; a metrics port is its role's.
+_OWNERS: Final[dict[str, str]] = {
+    "kafka": "kafka",
+    "kafka_controller": "kafka",
+    "cassandra": "cassandra",
+    "cassandra_storage": "cassandra",
+    "dicom": "receive",
+}
 #: A stack has fewer ports in a row than this, so that the next one starts on a fresh row.
 _STEP: Final = 40
 _TRIES: Final = 300
@@ -57,7 +65,9 @@ def is_free(port: int) -> bool:
         return True
 
 
-def choose(layout: Layout, roles: Sequence[str], reservation: Reservation, *, running: bool) -> Addresses:
+def choose(
+    layout: Layout, roles: Sequence[str], reservation: Reservation, running: Collection[str] = ()
+) -> Addresses:
     """Choose and record a port for every part and role.
 
     Parameters
@@ -68,14 +78,15 @@ def choose(layout: Layout, roles: Sequence[str], reservation: Reservation, *, ru
         Names of the roles, each gets a metrics port.
     reservation : Reservation
         Holds what is chosen.
-    running : bool
-        Whether the stack is up: then its recorded ports are its own, not somebody else's.
+    running : Collection[str]
+        Names of the programs of this stack that run: who listens on their ports is they themselves.
     """
     wanted = DEFAULTS | {_metrics(role): FIRST_METRICS + at for at, role in enumerate(roles)}
     recorded: dict[str, int] = read_state(layout).get("ports", {})
     chosen: dict[str, int] = {}
     for name, default in wanted.items():
-        if running and name in recorded:
+        owner = _OWNERS.get(name, name.removeprefix("metrics:"))
+        if owner in running and name in recorded:
             chosen[name] = recorded[name]
         else:
             chosen[name] = _first_free(name, recorded.get(name), default, reservation)

@@ -18,7 +18,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Process:
     """One row of /proc."""
 
@@ -27,6 +27,12 @@ class Process:
     state: str
     cpu_seconds: float
     rss_bytes: int
+    threads: int
+
+    @property
+    def alive(self) -> bool:
+        """False once it holds nothing any more; a process whose first thread has ended may still do."""
+        return self.state not in "ZX" or self.threads > 1
 
 
 def table() -> dict[int, Process]:
@@ -52,18 +58,27 @@ def tree(pid: int, processes: dict[int, Process]) -> list[Process]:
 def of_stack(home: Path) -> set[int]:
     """The live processes that belong to the stack of `home`, this one aside."""
     mark = f"{MARK}={home}".encode()
-    pids = {row.pid for row in table().values() if row.state not in "ZX" and row.pid != os.getpid()}
+    pids = {row.pid for row in table().values() if row.alive and row.pid != os.getpid()}
     return {pid for pid in pids if mark in _environment(pid)}
 
 
-def end(find: Callable[[], Iterable[int]], grace: float) -> None:
+def end(find: Callable[[], set[int]], grace: float) -> None:
     """End the processes that `find` names: TERM, and KILL for what is left after `grace` seconds."""
     deadline = time.monotonic() + grace
-    signal_all(find(), signal.SIGTERM)
-    while left := set(find()):
+    seen = find()
+    signal_all(seen, signal.SIGTERM)
+    # One that is ending has no environment any more, and still its ports: so those seen are waited for.
+    while left := {pid for pid in seen if is_alive(pid)}:
         if time.monotonic() > deadline:
             signal_all(left, signal.SIGKILL)
         time.sleep(0.1)
+        seen |= find()
+
+
+def is_alive(pid: int) -> bool:
+    """True until the process has given back what it held."""
+    row = _read(pid)
+    return row is not None and row.alive
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
@@ -83,7 +98,14 @@ def _read(pid: int) -> Process | None:
     # The name stands in brackets and may hold anything, brackets too; the fields follow the last one.
     fields = text.rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    return Process(pid, int(fields[1]), fields[0], ticks / _TICK, int(fields[21]) * _PAGE)
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        state=fields[0],
+        cpu_seconds=ticks / _TICK,
+        rss_bytes=int(fields[21]) * _PAGE,
+        threads=int(fields[17]),
+    )
 
 
 def _environment(pid: int) -> list[bytes]:

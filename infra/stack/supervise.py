@@ -13,6 +13,7 @@ import xmlrpc.client
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from supervisor.states import RUNNING_STATES
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from infra.stack import processes
@@ -53,42 +54,43 @@ class Supervisor:
     """A connection to a running supervisord."""
 
     def __init__(self, path: str) -> None:
-        transport = SupervisorTransport(None, None, f"unix://{path}")
+        self._transport = SupervisorTransport(None, None, f"unix://{path}")
         # The address is a formality: the transport speaks over the socket.
-        self._remote = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        self._remote = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=self._transport)
 
     def answers(self) -> bool:
         """True if it runs and is not about to end."""
         try:
-            state: Any = self._remote.supervisor.getState()
+            state = self._ask("supervisor.getState")
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             return False
         return bool(state["statename"] == "RUNNING")
 
     def pid(self) -> int:
         """The daemon's own process."""
-        pid: Any = self._remote.supervisor.getPID()
-        return int(pid)
+        return int(self._ask("supervisor.getPID"))
 
     def programs(self) -> list[dict[str, Any]]:
         """What supervisord says of each program."""
-        answer: Any = self._remote.supervisor.getAllProcessInfo()
-        return list(answer)
+        return list(self._ask("supervisor.getAllProcessInfo"))
+
+    def running(self) -> set[str]:
+        """Names of the programs that run or are about to be restarted."""
+        return {row["name"] for row in self.programs() if row["state"] in RUNNING_STATES}
 
     def deaths(self) -> dict[str, int]:
         """How often each program ended without being told to."""
-        answer: Any = self._remote.prodrome.deaths()
-        return dict(answer)
+        return dict(self._ask("prodrome.deaths"))
 
     def start(self, names: Iterable[str]) -> None:
         """Start programs; one that runs, or waits to be restarted, is left alone."""
         for name in names:
-            self._call(self._remote.supervisor.startProcess, name, Faults.ALREADY_STARTED)
+            self._tell("supervisor.startProcess", name, harmless=Faults.ALREADY_STARTED)
 
     def stop(self, names: Sequence[str]) -> None:
         """Stop programs, all at once, and wait until they have ended."""
         for name in names:
-            self._call(self._remote.supervisor.stopProcess, name, Faults.NOT_RUNNING)
+            self._tell("supervisor.stopProcess", name, harmless=Faults.NOT_RUNNING)
         # supervisord kills what is left after `STOP_SECONDS`; ten more for it to notice.
         deadline = time.monotonic() + STOP_SECONDS + 10
         while busy := [row["name"] for row in self.programs() if row["name"] in names and row["pid"]]:
@@ -98,21 +100,26 @@ class Supervisor:
 
     def update(self) -> None:
         """Follow the configuration: stop what is gone, exchange what has changed, add what is new."""
-        answer: Any = self._remote.supervisor.reloadConfig()
-        added, changed, removed = answer[0]
+        added, changed, removed = self._ask("supervisor.reloadConfig")[0]
         self.stop([*changed, *removed])
         for name in (*changed, *removed):
-            self._remote.supervisor.removeProcessGroup(name)
+            self._ask("supervisor.removeProcessGroup", name)
         for name in (*changed, *added):
-            self._remote.supervisor.addProcessGroup(name)
+            self._ask("supervisor.addProcessGroup", name)
 
     def shut_down(self) -> None:
         """Stop everything and end; returns at once."""
-        self._remote.supervisor.shutdown()
+        self._ask("supervisor.shutdown")
 
-    def _call(self, method: Any, name: str, harmless: int) -> None:
+    def _tell(self, method: str, name: str, *, harmless: int) -> None:
         try:
-            method(name, False)
+            self._ask(method, name, False)  # not to wait for it
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != harmless:
                 raise StackError(f"supervisord, of {name}: {fault.faultString}") from fault
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._remote, method)(*arguments)
+        finally:
+            self._transport.close()

@@ -1,0 +1,55 @@
+"""The real parts that tests share: one Kafka and one Cassandra a session, on ports and in a home of their own.
+
+The jars are those of the checkout (`.prodrome/lib`), fetched if they are not there yet. Nothing is skipped
+when a part is missing: the parts are required, so that is an error.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.stack import Addresses, Layout, down, up
+
+_PREFIX = "prodrome-test-"
+_LIB = Path(__file__).parent.parent / ".prodrome" / "lib"
+
+
+@pytest.fixture(scope="session")
+def make_layout() -> Iterator[Callable[[str], Layout]]:
+    """A maker of stack layouts in fresh homes; whatever runs in them is down at the end of the session."""
+    _end_forgotten()
+    root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    made: list[Layout] = []
+
+    def make(name: str) -> Layout:
+        made.append(Layout(root / name, _LIB))
+        return made[-1]
+
+    yield make
+    for layout in made:
+        down(layout)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def stack(make_layout: Callable[[str], Layout]) -> Addresses:
+    """Where a real Kafka and a real Cassandra listen; shared, so leave no topic or keyspace of a plain name."""
+    return up(make_layout("shared"), say=print)
+
+
+def _end_forgotten() -> None:
+    """End the stacks of test runs that were killed before they could."""
+    for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = root.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and root.owner() == _me():
+            for home in root.iterdir():
+                down(Layout(home, _LIB))
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _me() -> str:
+    return Path("/proc/self").owner()

@@ -1,0 +1,322 @@
+"""The one-machine stack, with the real Kafka and Cassandra: start, death, restart, stop."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
+from cassandra.policies import RoundRobinPolicy
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.stack import (
+    Addresses,
+    Layout,
+    MissingPrerequisite,
+    Role,
+    StackError,
+    down,
+    java,
+    ports,
+    processes,
+    ready,
+    status,
+    supervise,
+    up,
+)
+from infra.stack import fetch as jars
+
+#: For something that takes seconds; a busy machine takes many.
+PATIENCE = 90.0
+
+# A role with a worker process; its page tells the worker's pid and a setting as they arrived.
+FAKE_ROLE = """
+import http.server, json, os, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+told = json.dumps({"worker": worker.pid, "password": os.environ["PRODROME_PASSWORD"]})
+page = f'# {told}\\nprodrome_role_ready{{role="fake"}} 1.0\\n'.encode()
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(page)
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
+"""
+PASSWORD = "a 'b' \"c\" #d ;e %f,\\"
+
+
+def make_role(name: str, addresses: Addresses) -> Role:
+    port = addresses.metrics[name]
+    command = (sys.executable, "-c", FAKE_ROLE, str(port))
+    return Role(name=name, command=command, env={"PRODROME_PASSWORD": PASSWORD}, metrics_port=port)
+
+
+@pytest.fixture(scope="module")
+def layout(make_layout: Callable[[str], Layout]) -> Layout:
+    """A home too deep for a unix socket, and with a space in its name."""
+    return make_layout("a home of its own/" + "deep/" * 25)
+
+
+@pytest.fixture
+def addresses(stack: Addresses, layout: Layout) -> Addresses:
+    """A stack of this module's own, up with its role, beside the shared one."""
+    return up(layout, ["fake"], make_role)
+
+
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)
+
+
+def row(layout: Layout, name: str) -> Any:
+    return next(row for row in status(layout) if row.name == name)
+
+
+def kill(layout: Layout, name: str) -> int:
+    pid: int = row(layout, name).pid
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def told(addresses: Addresses) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{addresses.metrics['fake']}", timeout=5) as answer:
+        return dict(json.loads(answer.readline()[2:]))
+
+
+def send(addresses: Addresses, topic: str, value: bytes) -> None:
+    admin = AdminClient({"bootstrap.servers": addresses.bootstrap})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    producer = Producer({"bootstrap.servers": addresses.bootstrap, "acks": "all"})
+    producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def read(addresses: Addresses, topic: str) -> bytes | None:
+    consumer = Consumer(
+        {"bootstrap.servers": addresses.bootstrap, "group.id": str(uuid4()), "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    try:
+        message = consumer.poll(30)
+        return message.value() if message else None
+    finally:
+        consumer.close()
+
+
+@contextmanager
+def cql(addresses: Addresses) -> Iterator[Session]:
+    profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy())
+    profiles = {EXEC_PROFILE_DEFAULT: profile}
+    cluster = Cluster(["127.0.0.1"], addresses.cassandra, protocol_version=5, execution_profiles=profiles)
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
+
+
+def store(addresses: Addresses, keyspace: str, value: str) -> None:
+    with cql(addresses) as session:
+        session.execute(
+            f"CREATE KEYSPACE {keyspace} WITH replication = {{'class':'SimpleStrategy','replication_factor':1}}"
+        )
+        session.execute(f"CREATE TABLE {keyspace}.kept (id int PRIMARY KEY, value text)")
+        session.execute(f"INSERT INTO {keyspace}.kept (id, value) VALUES (1, %s)", [value])
+
+
+def stored(addresses: Addresses, keyspace: str) -> str:
+    with cql(addresses) as session:
+        return str(session.execute(f"SELECT value FROM {keyspace}.kept WHERE id = 1").one().value)
+
+
+def all_ports(addresses: Addresses) -> set[int]:
+    fixed = {port for port in astuple(addresses) if isinstance(port, int)}
+    return fixed | set(addresses.metrics.values())
+
+
+@pytest.mark.stack
+def test_two_stacks_share_no_port(stack: Addresses, addresses: Addresses) -> None:
+    """A second stack on the machine takes other ports; only one that nobody listens on may be the same."""
+    assert not (all_ports(stack) - {stack.dicom}) & all_ports(addresses)
+
+
+@pytest.mark.stack
+def test_status_says_what_each_program_uses(addresses: Addresses, layout: Layout) -> None:
+    """Every program is listed with its state, memory and CPU, children included."""
+    rows = {row.name: row for row in status(layout)}
+    assert set(rows) == {"kafka", "cassandra", "fake"}
+    assert all(row.state in {"starting", "running"} and row.pid for row in rows.values())
+    assert rows["cassandra"].rss_bytes > 2**28
+    assert rows["cassandra"].cpu_seconds > 1
+    alone = processes.table()[rows["fake"].pid or 0].rss_bytes
+    assert rows["fake"].rss_bytes > alone
+
+
+@pytest.mark.stack
+def test_second_up_changes_nothing(addresses: Addresses, layout: Layout) -> None:
+    """An `up` of a running stack gives the same addresses and leaves every process as it is."""
+    before = [row.pid for row in status(layout)]
+    assert up(layout, ["fake"], make_role) == addresses
+    assert [row.pid for row in status(layout)] == before
+
+
+@pytest.mark.stack
+def test_up_prepares_before_roles_start(addresses: Addresses, layout: Layout) -> None:
+    """The caller's preparation runs when Kafka and Cassandra answer, and before a role starts."""
+    up(layout)
+    seen: list[set[str]] = []
+    up(layout, ["fake"], make_role, lambda _: seen.append({row.name for row in status(layout) if row.pid}))
+    assert seen == [{"kafka", "cassandra"}]
+
+
+@pytest.mark.stack
+def test_environment_of_a_role_arrives_unchanged(addresses: Addresses) -> None:
+    """Quotes, comment signs and percent signs in a setting reach the role as they were given."""
+    assert told(addresses)["password"] == PASSWORD
+
+
+@pytest.mark.stack
+def test_killed_role_comes_back_and_takes_its_workers_along(addresses: Addresses, layout: Layout) -> None:
+    """A role that dies is started again, is counted, and leaves no worker behind."""
+    worker, deaths = told(addresses)["worker"], row(layout, "fake").restarts
+    pid = kill(layout, "fake")
+    eventually(lambda: ready.role_answers("fake", addresses.metrics["fake"]))
+    assert row(layout, "fake").pid != pid
+    assert row(layout, "fake").restarts == deaths + 1
+    eventually(lambda: worker not in processes.of_stack(layout.home))
+
+
+@pytest.mark.stack
+def test_killed_kafka_comes_back_with_its_messages(addresses: Addresses, layout: Layout) -> None:
+    """After a kill of the broker, the same address serves the message that was acknowledged before."""
+    topic = f"kept-{uuid4().hex}"
+    send(addresses, topic, b"still here")
+    kill(layout, "kafka")
+    eventually(lambda: ready.kafka_answers(addresses.bootstrap))
+    assert read(addresses, topic) == b"still here"
+
+
+@pytest.mark.stack
+def test_killed_cassandra_comes_back_with_its_rows(addresses: Addresses, layout: Layout) -> None:
+    """After a kill of the node, the same address serves the row that was acknowledged before."""
+    keyspace = f"kept_{uuid4().hex}"
+    store(addresses, keyspace, "still here")
+    kill(layout, "cassandra")
+    eventually(lambda: ready.cassandra_answers(addresses.cassandra))
+    assert stored(addresses, keyspace) == "still here"
+
+
+@pytest.mark.stack
+def test_role_that_does_not_start_is_explained(
+    addresses: Addresses, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a role keeps dying, `up` fails with the place and the end of its log."""
+    monkeypatch.setattr(ready, "_HOPELESS", 2)
+
+    def broken(name: str, at: Addresses) -> Role:
+        return Role(name=name, command=(sys.executable, "-c", "exit('no such model')"), metrics_port=1)
+
+    with pytest.raises(StackError, match="no such model") as raised:
+        up(layout, ["broken"], broken)
+    assert str(layout.log("broken")) in str(raised.value)
+
+
+@pytest.mark.stack
+def test_up_recovers_from_a_killed_supervisor_on_other_ports(addresses: Addresses, layout: Layout) -> None:
+    """What outlived its supervisor is ended; the old data are served on new ports where the old are taken."""
+    topic, keyspace = f"moved-{uuid4().hex}", f"moved_{uuid4().hex}"
+    send(addresses, topic, b"moved")
+    store(addresses, keyspace, "moved")
+    supervisor = supervise.connect(layout)
+    assert supervisor is not None
+    os.kill(supervisor.pid(), signal.SIGKILL)
+    processes.end(lambda: processes.of_stack(layout.home), grace=0)
+    taken = [
+        socket.create_server(("127.0.0.1", port))
+        for port in (addresses.kafka_controller, addresses.cassandra)
+    ]
+    try:
+        moved = up(layout)
+    finally:
+        for server in taken:
+            server.close()
+    assert moved.kafka_controller != addresses.kafka_controller
+    assert moved.cassandra != addresses.cassandra
+    assert moved.kafka == addresses.kafka
+    assert read(moved, topic) == b"moved"
+    assert stored(moved, keyspace) == "moved"
+
+
+@pytest.mark.stack
+def test_down_leaves_no_process(addresses: Addresses, layout: Layout) -> None:
+    """`down` ends parts, roles and their children; a second one finds nothing to do."""
+    assert processes.of_stack(layout.home)
+    down(layout)
+    assert not processes.of_stack(layout.home)
+    assert status(layout) == []
+    down(layout)
+
+
+def test_missing_java_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a Java 17, one line says what to install, and the exit status is 2."""
+    other = tmp_path / "bin" / "java"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho 'openjdk version \"21.0.1\" 2023-10-17' >&2\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{other.parent}:/bin")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(java, "_debian_folder", lambda: tmp_path)
+    with pytest.raises(MissingPrerequisite, match=r"Java 21.*apt-get install openjdk-17") as raised:
+        java.find_java()
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_missing_maven_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without Maven and without jars, one line says what to install, and the exit status is 2."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPrerequisite, match="apt-get install maven") as raised:
+        up(Layout(tmp_path / "home", tmp_path / "lib"))
+    assert raised.value.exit_code == 2
+
+
+def test_jar_that_is_not_on_the_list_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A jar with another digest than the listed one is named, and nothing is left in place."""
+    maven = tmp_path / "mvn"
+    maven.write_text(
+        '#!/bin/sh\nfor last; do :; done; folder="${last#*=}"; mkdir "$folder"; echo > "$folder/odd.jar"\n'
+    )
+    maven.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    layout = Layout(tmp_path / "home", tmp_path / "lib")
+    with pytest.raises(StackError, match="kafka"):
+        jars.fetch(layout)
+    assert list((layout.lib / "kafka").iterdir()) == []
+
+
+def test_taken_port_is_not_chosen(tmp_path: Path) -> None:
+    """A port that somebody listens on, or that another start has just chosen, is not given out."""
+    layout = Layout(tmp_path, tmp_path)
+    with ports.Reservation() as first, ports.Reservation() as second:
+        one = ports.choose(layout, ["a"], first)
+        layout.state.unlink()
+        assert not all_ports(one) & all_ports(ports.choose(layout, ["a"], second))
+
+
+def test_unusable_home_is_refused() -> None:
+    """A path that would end a value in a generated file is refused by name."""
+    with pytest.raises(StackError, match="half:done"):
+        Layout(Path("/tmp/half:done"), Path("/tmp/lib"))
