@@ -25,9 +25,9 @@ from rich.table import Table
 from commands.query import instances_of, predictions_of, studies_of
 from commands.send import destination, send_with_progress
 from commands.stack import bring_up
+from commands.status import intakes
 from commands.wiring import opened, told
 from consumers.deid.keys import ProjectKeys
-from consumers.ledger import balance
 from consumers.predictions import run_outcome
 from consumers.quiet import StudyKey
 from infra.demo import Exam, make_exams, read_images, repeated_view, spot_view, to_bytes
@@ -197,8 +197,7 @@ class Demo:
             return run_outcome(tables, key, self.model, revision) == "predicted"
 
     def _balance(self) -> dict[str, int]:
-        with opened(self.found.trusted) as tables:
-            return balance(tables)
+        return intakes(self.found)
 
     def _send(self, files: list[Path], title: str) -> None:
         results = send_with_progress(files, destination(None, "DEMO"), title=title)

@@ -2,8 +2,8 @@
 
 import click
 
+from commands.status import intakes
 from commands.wiring import opened, settings, told
-from consumers.ledger import balance
 from infra.cassandra import Tables
 from infra.settings import Settings
 
@@ -14,8 +14,8 @@ def compare(found: Settings) -> dict[str, int]:
     indexed = clean + corrected; the versions that are kept besides are the conflicts. Reads every row: a
     repair, not a dashboard.
     """
-    with opened(found.trusted) as trusted, opened(found.clean) as clean:
-        counted = balance(trusted)
+    counted = intakes(found)
+    with opened(found.clean) as clean:
         rows = _versions(clean)
     effective_and_former = sum(not conflict for conflict in rows)
     return {

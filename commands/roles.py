@@ -6,6 +6,7 @@ Every role serves its metrics, logs to standard error, and says that it is ready
 
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,8 +14,10 @@ import setproctitle
 
 from commands.wiring import clean_store, open_spool, settings, stop_event, tables_of, told
 from infra import logs, metrics
+from infra.cassandra import Tables
 from infra.clock import SystemClock
 from infra.settings import Settings
+from infra.spool import SpoolReader
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +70,35 @@ def relay() -> None:
     """Publish what the spool holds, in order, and free what the ledger has settled."""
     with told():
         found = _start("relay")
-        from commands.relaying import run_relay
+        from infra.kafka import Producer
+        from producers.relay import relay as publish
 
-        run_relay(found, stop_event())
+        stop = stop_event()
+        folder = Path(found.spool.path)
+        freeable = Freeable(tables_of(found.trusted), folder)
+        producer = Producer(found.trusted.kafka, stop)
+        _ready("relay")
+        publish(
+            folder,
+            producer,
+            stop,
+            poll_seconds=found.relay.poll_seconds,
+            large_bytes=found.relay.large_bytes,
+            freeable=freeable,
+        )
+
+
+class Freeable:
+    """What the ledger allows the relay to free: the segments of its own spool that are marked so."""
+
+    def __init__(self, tables: Tables, folder: Path) -> None:
+        self._tables, self._folder = tables, folder
+
+    def __call__(self) -> list[int]:
+        """Return segment numbers; raises `SlowDown` while Cassandra is down, which frees nothing."""
+        spool = SpoolReader(self._folder).id
+        rows = self._tables.run("SELECT segment, freeable FROM ledger_segments WHERE spool = ?", (spool,))
+        return [row.segment for row in rows if row.freeable]
 
 
 @click.command()

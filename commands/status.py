@@ -1,7 +1,7 @@
 """`prodrome status`: how everything is, as tables or as JSON.
 
-Programs come from the supervisor, lags from Kafka, the balance from the ledger's rows, predictions from the
-runs' rows, refusals and what the relay has not published yet from the roles' own metrics. A part that does
+Programs come from the supervisor, lags from Kafka, the balance from the ledger's rows and the spool,
+predictions from the runs' rows, refusals from the receiver's own metrics. A part that does
 not answer leaves its place empty and is named under `errors`.
 """
 
@@ -9,6 +9,7 @@ import json
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -19,6 +20,7 @@ from rich.table import Table
 from commands.stack import layout
 from commands.wiring import opened, settings
 from infra.settings import Settings
+from infra.spool import SpoolReader
 from infra.stack.lifecycle import status as programs
 from infra.stack.ports import recorded_addresses
 from schemas.topics import TOPICS
@@ -73,7 +75,7 @@ def gather(found: Settings) -> dict[str, Any]:
         "topics": {topic.name: {"zone": topic.zone, "partitions": topic.partitions} for topic in TOPICS},
         "programs": [vars(p) for p in ask("supervisor", lambda: programs(layout(found)), [])],
         "lags": ask("kafka", lambda: _lags(found), {}),
-        "balance": ask("ledger", lambda: _balance(found, int(unrelayed)), {}),
+        "balance": ask("ledger", lambda: intakes(found), {}),
         "refused": ask("receive", lambda: _refused(roles["receive"]), {}),
         "predictions": ask("predictions", lambda: _predictions(found), {}),
         "deadletters": ask("deadletters", lambda: _deadletters(found), {}),
@@ -91,14 +93,14 @@ def _lags(found: Settings) -> dict[str, dict[str, int]]:
     return result
 
 
-def _balance(found: Settings, unrelayed: int) -> dict[str, int]:
+def intakes(found: Settings) -> dict[str, int]:
+    """Return the balance of intakes, with what this machine's spool holds and has not relayed yet."""
     from consumers.ledger import balance
 
+    folder = Path(found.spool.path)
+    kept = SpoolReader(folder).instances() if folder.is_dir() else {}
     with opened(found.trusted) as tables:
-        counted = balance(tables)
-    counted["acknowledged"] += unrelayed
-    counted["in_flight"] += unrelayed
-    return counted
+        return balance(tables, kept)
 
 
 def _predictions(found: Settings) -> dict[str, dict[str, int]]:
@@ -136,10 +138,6 @@ def _stages(roles: dict[str, int]) -> dict[str, dict[str, float]]:
         for stage, count in counts.items():
             found[stage] = {"batches": count, "mean_seconds": round(sums[stage] / count, 4) if count else 0.0}
     return found
-
-
-def _metric(port: int, name: str) -> dict[str, float]:
-    return {json.dumps(labels, sort_keys=True): value for labels, value in _samples(port, name)}
 
 
 def _samples(port: int, name: str) -> list[tuple[dict[str, str], float]]:

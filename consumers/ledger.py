@@ -10,7 +10,7 @@ An outcome, once written, stays: a repeat changes no number. It frees nothing it
 import datetime
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -154,22 +154,35 @@ class Ledger:
         self._tables.run(_WRITE, (*key, segment.records, segment.sealed, outcomes, segment.counts, at))
 
 
-def balance(tables: Tables) -> dict[str, int]:
-    """Return the balance of promise P4 over all spools, from the ledger's rows alone.
+def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -> dict[str, int]:
+    """Return the balance of promise P4 over all spools.
+
+    Parameters
+    ----------
+    tables : Tables
+        The trusted keyspace; the numbers are its rows' alone.
+    kept : mapping, optional
+        Durable instances by (spool, segment) of the spools at hand, so that what was acknowledged and not
+        relayed yet counts too.
 
     Returns
     -------
     dict
-        ``acknowledged`` (as far as relayed), each outcome, ``in_flight``.
+        ``acknowledged``, each outcome, ``in_flight``.
     """
+    acknowledged = dict(kept or {})
     total: Counter[str] = Counter()
     for spool in tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
-        for row in tables.run("SELECT records, counts FROM ledger_segments WHERE spool = ?", (spool.spool,)):
-            total.update(row.counts or {})
-            total["acknowledged"] += max(row.records or 0, sum((row.counts or {}).values()))
+        for row in tables.run(
+            "SELECT segment, records, counts FROM ledger_segments WHERE spool = ?", (spool.spool,)
+        ):
+            counts = row.counts or {}
+            total.update(counts)
+            key = (spool.spool, row.segment)
+            acknowledged[key] = max(acknowledged.get(key, 0), row.records or 0, sum(counts.values()))
     settled: dict[str, int] = {name: total[name] for name in CODES}
-    in_flight = total["acknowledged"] - sum(settled.values())
-    return {"acknowledged": total["acknowledged"], **settled, "in_flight": in_flight}
+    received = sum(acknowledged.values())
+    return {"acknowledged": received, **settled, "in_flight": received - sum(settled.values())}
 
 
 def retention_seconds(policy: str) -> float | None:

@@ -7,6 +7,7 @@
 Nothing is read past the watermark, except by a pointer, which somebody was given after it.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -99,6 +100,21 @@ class SpoolReader:
                     return
                 yield record
                 at = record.end
+
+    def instances(self) -> dict[tuple[str, int], int]:
+        """Return the number of durable instances of each segment, by (spool id, segment)."""
+        counted = {}
+        for number in self.segments():
+            with contextlib.suppress(SegmentFreed):
+                counted[self.id, number] = self._count(number)
+        return counted
+
+    def _count(self, number: int) -> int:
+        if self.segment(number).sealed:
+            with _Opened(self.folder, number) as (descriptor, header):
+                if seal := scan.read_seal(descriptor, header):
+                    return seal[1].instances
+        return sum(record.kind == Kind.INSTANCE for record in self.records(number))
 
     def free(self, number: int) -> bool:
         """Remove a segment; False for the newest one, which keeps the numbering, and for one that is gone."""
