@@ -1,7 +1,7 @@
 """De-identify one instance: bytes as received in, a clean file and its facts out, or a quarantine reason.
 
 1. Read the dataset within bounds (`elements`): what is cut, too deep or too big goes no further.
-2. Check UIDs and pixel length (`header`), then judge burned-in text (`triage`).
+2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`).
 3. Digest content and pixels (`digest`).
 4. Apply the table at every level (`rules`), put in pseudonyms and method (`pseudonyms`).
 5. Search the result for what identified the patient (`residual`).
@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from consumers.deid.digest import content_id, pixel_id
 from consumers.deid.elements import Dataset, inflate, read_dataset
 from consumers.deid.facts import facts_of
-from consumers.deid.header import Header, check_pixels, check_uids
+from consumers.deid.header import Header, check_uids
 from consumers.deid.jsonmodel import json_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
+from consumers.deid.pixels import check_pixels
 from consumers.deid.profile import Profile, basic_profile
 from consumers.deid.pseudonyms import patient_pseudonym, with_pseudonym
 from consumers.deid.residual import check_residual, identifiers_of
@@ -106,7 +107,7 @@ def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proj
     check_uids(header, context)
     sop_class = header.text(0x00080016)
     triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in)
-    check_pixels(header)
+    check_pixels(header, syntax.uid)
 
     vault = _vault_entry(header, context, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)

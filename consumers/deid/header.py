@@ -1,7 +1,6 @@
 """The few values of a received dataset that decide its way, and whether they may be used at all.
 
-1. UIDs must be there, be UIDs, and agree with what the command said.
-2. The pixel data must be as long as the header says.
+UIDs must be there, be UIDs, and agree with what the command said. Pixels are checked in `pixels.py`.
 """
 
 import re
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumers.deid.digest import little_endian
-from consumers.deid.elements import PIXEL_TAGS, Dataset, Element, dictionary_vr
+from consumers.deid.elements import Dataset, Element, dictionary_vr
 from consumers.deid.jsonmodel import encodings_of, plain_text, text_of
 from consumers.deid.model import IntakeContext
 from consumers.deid.triage import Signs
@@ -17,7 +16,6 @@ from schemas.errors import Quarantine
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_UID: Final = 64
-_SUBSAMPLED: Final = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}  # samples a pixel, as stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +47,11 @@ class Header:
         return text_of(element._replace(vr=vr), self.encodings).strip("\x00 ")
 
     def number(self, tag: int) -> int:
-        """Return the first value of an unsigned short or integer string; 0 where it is absent."""
+        """Return the first value of a short (as unsigned) or an integer string; 0 where it is absent."""
         element = self.by_tag.get(tag)
         if element is None or not element.value:
             return 0
-        if element.vr == "US":
+        if element.vr in ("US", "SS"):
             return int.from_bytes(bytes(little_endian(element, big=self.big))[:2], "little")
         text = plain_text(element.value).split("\\")[0].strip()
         return int(text) if text.isdecimal() else 0
@@ -86,24 +84,3 @@ def check_uids(header: Header, context: IntakeContext) -> None:
             raise Quarantine(
                 "dataset_mismatch", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command"
             )
-
-
-def check_pixels(header: Header) -> None:
-    """Quarantine an instance whose pixel data are shorter or longer than its header says."""
-    frames = max(header.number(0x00280008), 1)
-    for element in (header.by_tag[tag] for tag in PIXEL_TAGS if tag in header.by_tag):
-        if element.fragments is not None:
-            if len(element.fragments) < 2 or not any(element.fragments[1:]):
-                raise Quarantine("truncated", "encapsulated pixel data without a fragment")
-            continue
-        expected = _native_length(header, frames)
-        if len(element.value) < expected:
-            raise Quarantine(
-                "truncated", f"{expected} bytes of pixels expected, {len(element.value)} present"
-            )
-
-
-def _native_length(header: Header, frames: int) -> int:
-    rows, columns, bits = (header.number(tag) for tag in (0x00280010, 0x00280011, 0x00280100))
-    samples = _SUBSAMPLED.get(header.text(0x00280004), max(header.number(0x00280002), 1))
-    return (rows * columns * samples * frames * bits + 7) // 8

@@ -5,6 +5,7 @@ or with replacement characters: this is a reading, never what is written back.
 """
 
 import struct
+from math import isfinite
 from typing import Any, Final
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -128,6 +129,7 @@ def _integer(text: str) -> int | str | None:
 
 def _decimal(text: str) -> float | str | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text or None
+    return number if isfinite(number) else text  # JSON has no NaN

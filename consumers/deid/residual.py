@@ -6,7 +6,7 @@
    dataset, in its small binary values and in the comment segments of its codestreams. Shorter identifiers
    count only as a whole value. UIDs count only whole.
 
-Coded strings (CS) and numbers are not searched: they come from the device's closed lists, and a patient
+Coded strings (CS) are not searched, and numbers only for letters: they come from the device's closed lists, and a patient
 called AXIAL is more likely than a leak in them. For the same reason a patient called Philips is not looked
 for by letters in what names the maker. Words that name nobody (`NOBODY`) are no tokens.
 """
@@ -62,10 +62,12 @@ NOBODY: Final = PLACEHOLDERS | {
 }
 _UIDS: Final = frozenset({0x00080018, 0x0020000D, 0x0020000E, 0x00200052})
 _TEXT: Final = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_NUMBERS: Final = frozenset({"AS", "DS", "IS", "TM"})
 _DATES: Final = frozenset({"DA", "DT"})
 _BINARY: Final = frozenset({"OB", "UN"})
 _BINARY_LIMIT: Final = 1 << 20
 _TOKEN: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
+_LETTERS: Final = re.compile(r"[^\W\d_]{4,}")
 _SEPARATORS: Final = re.compile(r"[\^=\\]")
 
 
@@ -122,6 +124,8 @@ def _hits(element: Element, encodings: tuple[str, ...], found: Identifiers, own:
         text = text_of(element, encodings)
         if text != own:
             yield _in_text(text.casefold(), found, letters=element.tag not in _MAKER)
+    elif element.vr in _NUMBERS:
+        yield not found.tokens.isdisjoint(_LETTERS.findall(text_of(element, encodings).casefold()))
     elif element.vr in _DATES:
         yield not found.tokens.isdisjoint(_TOKEN.findall(text_of(element, encodings)))
     elif element.fragments is not None:
