@@ -1,0 +1,65 @@
+# prodrome: the few commands of a checkout. `make` alone explains them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(or $(wildcard .venv/bin/uv),uv)
+PEERS := dcmtk dicom3tools
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench peers lock clean python-3.11 java-17
+
+help: ## Show this
+	@echo "prodrome: DICOM in, risk predictions out. Targets:"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "First time: make demo. Everything stays in .venv/ (programs) and .prodrome/ (jars, data, logs);"
+	@echo "the command is $(BIN)/prodrome, and \`$(BIN)/prodrome down\` stops what a demo started."
+	@echo "After a change: make check while you work (seconds), make test before you commit (minutes)."
+
+setup: .venv/stamp ## Make .venv with the locked dependencies and the command prodrome; quick when nothing changed
+
+demo: setup java-17 ## Start everything on this machine and follow two synthetic exams to their predictions
+	$(BIN)/prodrome demo
+
+test: setup java-17 check ## Check, then all tests, with real Kafka and Cassandra
+	$(BIN)/pytest
+
+check: setup ## Format, lint, types and import rules; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup java-17 ## Measure on this machine, beside the figures to reach
+	$(BIN)/prodrome bench
+
+peers: ## Install the DICOM peers that tests talk to (Debian, as root): dcmtk, dicom3tools
+	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null; then exit 0; \
+	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PEERS); \
+	else echo "DICOM peers are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
+
+lock: setup ## Write requirements.lock anew from pyproject.toml, versions kept where they may be
+	@command -v $(UV) >/dev/null || { echo "uv is missing: $(BIN)/pip install uv" >&2; exit 2; }
+	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
+	    --universal --quiet --output-file requirements.lock
+
+clean: ## Remove .venv, caches and build products; jars and data under .prodrome/ stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The lock holds setuptools too, so that building the project itself downloads nothing that is not locked.
+.venv/stamp: requirements.lock pyproject.toml | python-3.11
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+python-3.11:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Python 3.11 or later is missing (or its venv): apt-get install python3-venv, or set PYTHON" >&2; exit 2; }
+
+java-17:
+	@[ -x "$$JAVA_HOME/bin/java" ] || command -v java >/dev/null || ls /usr/lib/jvm/java-17-*/bin/java >/dev/null 2>&1 || { \
+	echo "Java 17 is missing: apt-get install openjdk-17-jdk-headless, or set JAVA_HOME" >&2; exit 2; }
+	@command -v mvn >/dev/null || [ -d .prodrome/lib/cassandra ] || { \
+	echo "Maven is missing (it fetches Kafka and Cassandra): apt-get install maven" >&2; exit 2; }
