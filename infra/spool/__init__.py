@@ -23,13 +23,14 @@ from infra.spool.format import (
 from infra.spool.reader import SegmentFreed, SpoolReader, SpoolStore, pointer_to
 from infra.spool.scan import Record
 from infra.spool.space import SpoolLimits
-from infra.spool.writer import Spool, Stored
+from infra.spool.writer import LargeInstance, Spool, Stored
 
 __all__ = [
     "AssociationClosedHeader",
     "AssociationCounts",
     "InstanceHeader",
     "Kind",
+    "LargeInstance",
     "Record",
     "SealedHeader",
     "SegmentFreed",

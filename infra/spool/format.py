@@ -159,6 +159,10 @@ def payload_hash(payload: bytes | memoryview) -> int:
     return xxhash.xxh3_64_intdigest(payload)
 
 
+#: The checksum of records that are a header alone.
+EMPTY_HASH: Final = xxhash.xxh3_64_intdigest(b"")
+
+
 def digest_text(value: int) -> str:
     """Return a payload's checksum as pointers carry it: ``xxh3:`` and 16 hexadecimal digits."""
     return f"xxh3:{value:016x}"

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from infra.spool import files
 from infra.spool.format import (
+    EMPTY_HASH,
     LARGE_HEADER_BYTES,
     NO_NUMBER,
     PREFIX_BYTES,
@@ -70,7 +71,9 @@ class Segment:
             raise
         return cls(path, descriptor, header, preallocate)
 
-    def append(self, kind: Kind, header: Header, payload: bytes | memoryview = b"", hashed: int = 0) -> Place:
+    def append(
+        self, kind: Kind, header: Header, payload: bytes | memoryview = b"", hashed: int = EMPTY_HASH
+    ) -> Place:
         """Write one record at the tail; where that fails the tail stays, and the next record overwrites."""
         number = self.instances if kind is Kind.INSTANCE else NO_NUMBER
         place, head = self._head(kind, encode_header(header), number, len(payload), hashed)
@@ -83,7 +86,7 @@ class Segment:
         """Write the last record and cut the file behind it; durable after the next `sync`."""
         width = SEALED_BYTES - PREFIX_BYTES
         header = encode_header(SealedHeader(instances=self.instances, reason=reason), width)
-        place, head = self._head(Kind.SEALED, header, NO_NUMBER, 0, 0)
+        place, head = self._head(Kind.SEALED, header, NO_NUMBER, 0, EMPTY_HASH)
         files.write_all(self.descriptor, head, self.tail)
         os.ftruncate(self.descriptor, place.end)
         self._advance(Kind.SEALED, place.end)

@@ -45,33 +45,36 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Space:
-    """How full the folder and its disk are, measured at most once a second."""
+    """How full the folder and its disk are, measured at most once a second; many threads ask."""
 
     def __init__(self, folder: Path, limits: SpoolLimits, clock: Clock) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
-        self._used = self._capacity = 0
+        self._measured = self._measure()
         self._until = float("-inf")
 
     def ratio(self, more: int = 0) -> float:
         """Return used bytes over capacity, with `more` bytes added."""
-        self._measure()
-        return (self._used + more) / max(self._capacity, 1)
+        used, capacity = self._current()
+        return (used + more) / max(capacity, 1)
 
     def segment_bytes(self) -> int:
         """Return how much to allocate for a new segment."""
-        self._measure()
-        share = max(_SEGMENT_MINIMUM, self._capacity // _SEGMENTS_AT_LEAST)
+        _, capacity = self._current()
+        share = max(_SEGMENT_MINIMUM, capacity // _SEGMENTS_AT_LEAST)
         return min(self._limits.segment_bytes, share)
 
     def forget(self) -> None:
         """Measure again at the next question: a segment was made or sealed."""
         self._until = float("-inf")
 
-    def _measure(self) -> None:
+    def _current(self) -> tuple[int, int]:
         now = self._clock.monotonic()
-        if now < self._until:
-            return
-        self._until = now + _MEASURE_SECONDS
+        if now >= self._until:
+            self._until = now + _MEASURE_SECONDS
+            self._measured = self._measure()  # whoever asks meanwhile gets the measurement before
+        return self._measured
+
+    def _measure(self) -> tuple[int, int]:
         disk = os.statvfs(self._folder)
-        self._used = files.used_bytes(self._folder)
-        self._capacity = min(self._limits.limit_bytes, self._used + disk.f_bavail * disk.f_frsize)
+        used = files.used_bytes(self._folder)
+        return used, min(self._limits.limit_bytes, used + disk.f_bavail * disk.f_frsize)
