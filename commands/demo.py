@@ -34,6 +34,7 @@ from infra.demo import Exam, make_exams, read_images, repeated_view, spot_view, 
 from infra.demo_reference import read_weights, reference
 from infra.kafka import read
 from infra.settings import Settings, load, master_key
+from schemas.errors import ProdromeError
 
 #: Agreement that the float32 graph and the float64 reference must reach.
 TOLERANCE: Final = 1e-6
@@ -223,9 +224,8 @@ class Demo:
         with console.status(f"waiting for {what}"):
             while not holds():
                 if time.monotonic() > deadline:
-                    return self._check(f"{what} within {WAIT_SECONDS:.0f} s", False)
+                    raise ProdromeError(f"no {what} within {WAIT_SECONDS:.0f} s: see `prodrome status` and the logs")
                 time.sleep(0.1)
-        return None
 
     def _check(self, text: str, holds: bool, quiet: bool = False) -> None:
         self.failed += not holds

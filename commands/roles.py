@@ -40,10 +40,12 @@ def _run_stage(found: Settings, servers: str, make: Any) -> None:
     from infra.kafka import Producer, wait_until_ready
 
     stopping = threading.Event()
+    folder = found.home / "work"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wait_until_ready(servers)
     producer = Producer(servers, stopping)
     stage = make(producer)
-    run(stage, servers, producer, stopping, found.role, found.home / "work")
+    run(stage, servers, producer, stopping, found.role, folder)
 
 
 @click.command()

@@ -59,9 +59,6 @@ def gather(found: Settings) -> dict[str, Any]:
 
     addresses = recorded_addresses(layout(found))
     roles = dict(addresses.metrics) if addresses else {}
-    unrelayed = ask(
-        "relay", lambda: sum(_metric(roles["relay"], "prodrome_relay_unrelayed_instances").values()), 0
-    )
     return {
         "home": str(found.home),
         "addresses": {

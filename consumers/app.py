@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 #: Waited for a batch to fill; part of the latency of every stage.
 WITHIN_SECONDS: Final = 0.02
 #: How often a stage may look at its own deadlines.
-TICK_SECONDS: Final = 0.1
+TICK_SECONDS: Final = 0.2
 #: First and longest pause while a dependency is down.
 SLOW_SECONDS: Final = (0.2, 5.0)
 #: One message alone is tried this often before it is a dead letter.
@@ -115,9 +115,8 @@ class Loop:
         self._enter("idle")
 
     def _decode(self, message: Any) -> Record | None:
-        headers = list(
-            message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
-        )
+        pairs = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        headers = [(name, data or b"") for name, data in pairs]  # Kafka allows a header without a value
         where = (
             message.topic,
             message.partition,

@@ -55,7 +55,7 @@ class Producer:
                 "message.timeout.ms": 0,  # a broker that is down is waited for, never given up
                 "linger.ms": 20,  # flush cuts it short; it joins what several threads send
                 "compression.type": "lz4",
-                "log_level": 3,
+                "log_level": 0,
             }
         )
 
@@ -221,11 +221,14 @@ def read(
             "bootstrap.servers": servers,
             "group.id": "prodrome-read",
             "enable.auto.commit": False,
-            "log_level": 3,
+            "log_level": 0,
         }
     )
     try:
-        parts = list(consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic].partitions)
+        try:
+            parts = list(consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic].partitions)
+        except KafkaException as error:
+            raise SlowDown(f"Kafka at {servers} does not answer: {error.args[0].name()}") from None
         bounds = {
             p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS) for p in parts
         }
