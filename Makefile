@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
 PEERS := dcmtk dicom3tools
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench peers lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench peers docs lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -37,6 +37,10 @@ peers: ## Install the DICOM peers that tests talk to (Debian, as root): dcmtk, d
 	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PEERS); \
 	else echo "DICOM peers are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
+
+docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
+	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m commands.docs
 
 lock: setup ## Write requirements.lock anew from pyproject.toml, versions kept where they may be
 	@command -v $(UV) >/dev/null || { echo "uv is missing: $(BIN)/pip install uv" >&2; exit 2; }

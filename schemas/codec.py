@@ -111,7 +111,8 @@ def decode(value: bytes | None, headers: Headers | None, *, accepts: Sequence[st
         `unknown_version` for a type that is not accepted here, `malformed_message` for a body that is not
         what its type says. The text names fields, never values.
     """
-    kind = dict(headers or ()).get("ce_type", b"").decode("ascii", "replace")
+    # Kafka allows a header without a value.
+    kind = (dict(headers or ()).get("ce_type") or b"").decode("ascii", "replace")
     if kind not in accepts:
         shown = kind if kind in EVENT_TYPES else "an unknown type" if kind else "no ce_type header"
         raise BadMessage("unknown_version", f"expected one of {', '.join(accepts)}; came {shown}")
