@@ -51,17 +51,22 @@ class Space:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._measured = self._measure()
         self._until = float("-inf")
+        self._since = 0
 
     def ratio(self, more: int = 0) -> float:
         """Return used bytes over capacity, with `more` bytes added."""
         used, capacity = self._current()
-        return (used + more) / max(capacity, 1)
+        return (used + self._since + more) / max(capacity, 1)
 
     def segment_bytes(self) -> int:
         """Return how much to allocate for a new segment."""
         _, capacity = self._current()
         share = max(_SEGMENT_MINIMUM, capacity // _SEGMENTS_AT_LEAST)
         return min(self._limits.segment_bytes, share)
+
+    def add(self, count: int) -> None:
+        """Count bytes that were written beside the segments, until the next measurement sees them."""
+        self._since += count
 
     def forget(self) -> None:
         """Measure again at the next question: a segment was made or sealed."""
@@ -71,6 +76,7 @@ class Space:
         now = self._clock.monotonic()
         if now >= self._until:
             self._until = now + _MEASURE_SECONDS
+            self._since = 0
             self._measured = self._measure()  # whoever asks meanwhile gets the measurement before
         return self._measured
 

@@ -287,6 +287,7 @@ class LargeInstance:
         self._spool.check_space(len(data))
         with _refusing():
             self._large.write(data)
+        self._spool._space.add(len(data))
         self._hash.update(data)
 
     def finish(self, header: InstanceHeader) -> Stored:

@@ -1,0 +1,107 @@
+"""Who comes in, and which transfer syntax is taken."""
+
+import msgspec
+import pytest
+
+from producers.receiver import ANSWERS, REJECTIONS
+from producers.receiver.admission import Caller, Session, admit
+from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
+from producers.receiver.statuses import (
+    ABORTS,
+    LOCAL_LIMIT,
+    SPOOL_HIGH,
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLER,
+    Rejection,
+)
+from schemas.reasons import kind_of
+from schemas.sources import Source
+
+_SOURCES = (
+    Source(name="ct", project="chest", calling_ae_titles=("CT1", "CT2"), addresses=("10.0.0.0/8",)),
+    Source(name="any", addresses=("192.168.1.5/32",), called_ae_title="OTHER"),
+)
+
+
+def _admit(
+    calling: str, called: str, address: str, *, count: int = 0, ratio: float = 0.0
+) -> Session | Rejection:
+    return admit(
+        Caller(calling=calling, called=called, address=address),
+        _SOURCES,
+        own_title="PRODROME",
+        open_associations=count,
+        max_associations=2,
+        spool_ratio=ratio,
+        refuse_ratio=0.85,
+    )
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "address", "expected"),
+    [
+        ("CT1", "PRODROME", "10.1.2.3", "ct"),
+        ("CT2", "PRODROME", "::ffff:10.1.2.3", "ct"),
+        ("ANY", "OTHER", "192.168.1.5", "any"),
+        ("CT3", "PRODROME", "10.1.2.3", UNKNOWN_CALLER),
+        ("CT1", "PRODROME", "11.1.2.3", UNKNOWN_CALLER),
+        ("CT1", "OTHER", "10.1.2.3", UNKNOWN_CALLER),
+        ("CT1", "NOBODY", "10.1.2.3", UNKNOWN_CALLED),
+        ("ct1", "PRODROME", "10.1.2.3", UNKNOWN_CALLER),
+    ],
+)
+def test_title_address_and_called_title_are_bound(
+    calling: str, called: str, address: str, expected: str | Rejection
+) -> None:
+    """An association is admitted only where one source has all three."""
+    decision = _admit(calling, called, address)
+    assert (decision.source.name if isinstance(decision, Session) else decision) == expected
+
+
+def test_limits_are_transient_and_come_after_authorisation() -> None:
+    """At the cap, and from 85 % of the spool, a known caller is told to come again, a stranger is not."""
+    assert _admit("CT1", "PRODROME", "10.0.0.1", count=2) == LOCAL_LIMIT
+    assert _admit("CT1", "PRODROME", "10.0.0.1", ratio=0.85) == SPOOL_HIGH
+    assert _admit("CT9", "PRODROME", "10.0.0.1", count=2, ratio=0.99) == UNKNOWN_CALLER
+    assert (LOCAL_LIMIT.result, SPOOL_HIGH.result, UNKNOWN_CALLER.result) == (2, 2, 1)
+
+
+def test_session_ids_say_nothing_of_the_caller() -> None:
+    """Two associations of one caller have unrelated random ids."""
+    first, second = _admit("CT1", "PRODROME", "10.0.0.1"), _admit("CT1", "PRODROME", "10.0.0.1")
+    assert isinstance(first, Session)
+    assert isinstance(second, Session)
+    assert first.association != second.association
+    assert len(first.association) == 32
+
+
+def test_every_reason_of_the_tables_is_a_reason_word() -> None:
+    """Statuses, rejections and aborts carry words of the one list, all of kind refused."""
+    words = [row.reason for row in (*ANSWERS, *REJECTIONS) if row.reason] + [word for word, _ in ABORTS]
+    assert {kind_of(word) for word in words} == {"refused"}
+    assert all(row.stored == (row.status in (0x0000, 0xB007)) for row in ANSWERS)
+
+
+def test_the_best_syntax_comes_first_and_lossy_last() -> None:
+    """Explicit, deflated, lossless, implicit, lossy; what no table names comes behind all."""
+    explicit, implicit = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+    jpeg, j2k = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
+    assert by_preference([jpeg, "1.9.9", implicit, j2k, explicit]) == [explicit, j2k, implicit, jpeg, "1.9.9"]
+    assert by_preference([explicit, jpeg], order=(jpeg,)) == [jpeg, explicit]
+    assert len({uid for uid, _ in TRANSFER_SYNTAX_ORDER}) == len(TRANSFER_SYNTAX_ORDER)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "Upper"},
+        {"name": "a", "addresses": ["10.0.0.1/8"]},
+        {"name": "a", "calling_ae_titles": ["X" * 17]},
+        {"name": "a", "quiet_seconds": 0},
+        {"name": "a", "unknown": 1},
+    ],
+)
+def test_a_wrong_source_is_refused(wrong: dict[str, object]) -> None:
+    """A sources file with a mistake is refused whole, never read half."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, Source)
