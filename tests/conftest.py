@@ -41,6 +41,13 @@ def stack(make_layout: Callable[[str], Layout]) -> Addresses:
     return up(make_layout("shared"), say=print)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a test that may be the first to start the stack the time that a fetch on a busy machine takes."""
+    for item in items:
+        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 def _end_forgotten() -> None:
     """End the stacks of test runs that were killed before they could."""
     for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):

@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -32,8 +32,15 @@ def jar_folder(layout: Layout, part: str) -> Path:
     return layout.lib / part / hashlib.sha256(_list_file(part).read_bytes()).hexdigest()[:12]
 
 
-def fetch(layout: Layout) -> None:
+def fetch(layout: Layout, say: Callable[[str], None] = lambda _: None) -> None:
     """Make the jars of all parts present; returns at once when they are.
+
+    Parameters
+    ----------
+    layout : Layout
+        Says where they belong.
+    say : Callable[[str], None]
+        Told once, if there is something to fetch; a terminal sees how far it is, too.
 
     Raises
     ------
@@ -45,6 +52,7 @@ def fetch(layout: Layout) -> None:
     if all(jar_folder(layout, part).is_dir() for part in PARTS):
         return
     maven = find_maven()
+    say("fetching Kafka and Cassandra from Maven (110 MB, this once)")
     layout.lib.mkdir(parents=True, exist_ok=True)
     with _alone(layout.lib / "lock"):
         for part in PARTS:
@@ -57,7 +65,7 @@ def _fetch_part(maven: Path, part: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as temporary:
         folder = Path(temporary) / "jars"
-        _run_maven(maven, part, folder, len(expected))
+        _run_maven(maven, part, folder, expected)
         got = {jar.name: _digest(jar) for jar in folder.glob("*.jar")}
         if got != expected:
             odd = sorted(name for name, _ in got.items() ^ expected.items())
@@ -65,7 +73,7 @@ def _fetch_part(maven: Path, part: str, target: Path) -> None:
         folder.rename(target)
 
 
-def _run_maven(maven: Path, part: str, folder: Path, total: int) -> None:
+def _run_maven(maven: Path, part: str, folder: Path, expected: Collection[str]) -> None:
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
     command = [str(maven), "-B", "-C", "-f", str(_pom(part)), *goal]
     tail: list[str] = []
@@ -76,8 +84,8 @@ def _run_maven(maven: Path, part: str, folder: Path, total: int) -> None:
         fetched = 0
         for text in process.stdout or ():
             tail = [*tail, text.rstrip()][-20:]
-            fetched += "Downloaded from" in text and ".jar " in text
-            line.update(f"fetching {part}: {fetched} files of {total}, the rest is here already")
+            fetched += "Downloaded from" in text and Path(text.split(" (")[0]).name in expected
+            line.update(f"fetching {part}: {fetched} of {len(expected)} jars")
     if process.returncode:
         errors = [text for text in tail if "ERROR" in text][:3] or tail[-3:]
         raise StackError(
@@ -115,7 +123,7 @@ def write_lists() -> None:
     """Resolve the poms again and write down which jars they mean today."""
     for part in PARTS:
         folder = Path(tempfile.mkdtemp(prefix="prodrome-jars-"))
-        _run_maven(find_maven(), part, folder, 0)
+        _run_maven(find_maven(), part, folder, {})
         lines = [f"{_digest(jar)}  {jar.name}\n" for jar in sorted(folder.glob("*.jar"))]
         _list_file(part).write_text("".join(lines))
         shutil.rmtree(folder)

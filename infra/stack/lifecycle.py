@@ -69,7 +69,7 @@ def up(
         supervisor = _connect_or_sweep(layout, say)
         if supervisor is None:
             say("preparing Kafka and Cassandra")
-            fetch.fetch(layout)
+            fetch.fetch(layout, say)
         addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
         table = [make_role(name, addresses) for name in roles] if make_role else []
         parts = _parts(layout, addresses) if supervisor is None else configuration.written_parts(layout)

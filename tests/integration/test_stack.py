@@ -1,5 +1,6 @@
 """The one-machine stack, with the real Kafka and Cassandra: start, death, restart, stop."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from uuid import uuid4
 
@@ -171,6 +174,19 @@ def test_second_up_changes_nothing(addresses: Addresses, layout: Layout) -> None
     before = [row.pid for row in status(layout)]
     assert up(layout, ["fake"], make_role) == addresses
     assert [row.pid for row in status(layout)] == before
+
+
+@pytest.mark.stack
+def test_two_ups_at_once_wait_for_each_other(addresses: Addresses, layout: Layout) -> None:
+    """While one `up` or `down` is at work, another says so and waits."""
+    said: Queue[str] = Queue()
+    with ThreadPoolExecutor() as pool:
+        with (layout.run / "lock").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            second = pool.submit(up, layout, ["fake"], make_role, say=said.put)
+            assert "another" in said.get(timeout=PATIENCE)
+            assert not second.done()
+        assert second.result(PATIENCE) == addresses
 
 
 @pytest.mark.stack
