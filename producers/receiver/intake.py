@@ -78,8 +78,7 @@ class Intake(BytesIO):
         try:
             if self._large is not None:
                 return self._large.finish(header)
-            with self.getbuffer() as payload:
-                return self._spool.store(header, payload)
+            return self._spool.store(header, self.getvalue())  # no copy: CPython shares the buffer
         finally:
             self._large = None  # finished, or discarded by the spool
             self.discard()
@@ -114,8 +113,7 @@ class Intake(BytesIO):
     def _move_to_spool(self) -> None:
         self._head = bytes(self.getbuffer()[:SCAN_BYTES])
         self._large = self._spool.begin_large()
-        with self.getbuffer() as held:
-            self._large.write(held)
+        self._large.write(self.getvalue())
         self._budget.add(-self._held)
         self._held = 0
         self.seek(0)
