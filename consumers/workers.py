@@ -2,7 +2,8 @@
 
 1. Before jobs start, a small file names them (the journal).
 2. They run in a pool of processes. If a worker dies or the batch is over its budget, the pool is ended.
-3. What is not done then runs alone, one job a fresh process; a job that dies alone is counted in the journal.
+3. What is not done then runs alone, one job after the other; a job that dies alone is counted in the journal,
+   and a fresh process goes on.
 4. The third time it is answered with `crashed_worker` (or `over_budget`) instead of being run again.
 
 If the whole role died, the journal says at the next start which job ran alone; it is counted too. Workers die
@@ -15,8 +16,9 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Time for a job: start-up of a worker and a slow disk, then a rate that a loaded core keeps.
 BUDGET_SECONDS: Final = 10.0
 BUDGET_BYTES_PER_SECOND: Final = 20e6
+#: A worker imports pydicom and connects to stores; on a machine that restarts everything that takes a while.
+START_SECONDS: Final = 120.0
 CRASHES: Final = 3
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -69,6 +73,7 @@ class Workers:
         self._journal = journal
         self._crashes, self._suspects = self._read_journal()
         self._pool: ProcessPoolExecutor | None = None
+        self._lone: ProcessPoolExecutor | None = None  # the process of jobs that run alone
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run all jobs and return their results in order; an exception of a job is its result."""
@@ -76,16 +81,26 @@ class Workers:
         together = [i for i, job in enumerate(jobs) if job.name not in self._suspects]
         self._write_journal([jobs[i].name for i in together], alone=False)
         self._run_together(jobs, together, results)
-        for i, job in enumerate(jobs):
-            if i not in results:
-                results[i] = self._run_alone(job)
+        try:
+            for i, job in enumerate(jobs):
+                if i not in results:
+                    results[i] = self._run_alone(job)
+        finally:
+            self._end_lone()
+        self._write_journal([], alone=False)  # what ends the role from here on was none of these
         return [results[i] for i in range(len(jobs))]
 
     def close(self) -> None:
         """End the workers."""
+        self._end_lone()
         if self._pool is not None:
             _kill(self._pool)
             self._pool = None
+
+    def _end_lone(self) -> None:
+        if self._lone is not None:
+            _kill(self._lone)
+            self._lone = None
 
     def _run_together(self, jobs: Sequence[Job], which: list[int], results: dict[int, Any]) -> None:
         if not which:
@@ -93,11 +108,17 @@ class Workers:
         if self._pool is None:
             self._pool = self._new_pool(self._count)
         try:
-            futures = {i: self._pool.submit(self._function, jobs[i].argument) for i in which}
-            budget = sum(_budget(jobs[i]) for i in which)
-            for i, future in futures.items():
-                results[i] = _result(future, budget)
-        except (BrokenProcessPool, TimeoutError):
+            waiting = {self._pool.submit(_call, self._function, jobs[i].argument): i for i in which}
+            while waiting:
+                # Workers are never idle while jobs wait: if none ends within the longest budget, one hangs.
+                budget = max(_budget(jobs[i]) for i in waiting.values())
+                done, _ = wait(waiting, budget, FIRST_COMPLETED)
+                if not done:
+                    raise _Hung
+                for future in done:
+                    results[waiting[future]] = _result(future)
+                    del waiting[future]
+        except (BrokenProcessPool, _Hung):
             log.error("a worker died or hung with %d jobs in work; they run one by one now", len(which))
             self.close()
 
@@ -105,17 +126,19 @@ class Workers:
         reason = "crashed_worker"
         while self._crashes.get(job.name, 0) < CRASHES:
             self._write_journal([job.name], alone=True)
-            pool = self._new_pool(1)
+            self._lone = self._lone or self._new_pool(1)
             try:
-                result = _result(pool.submit(self._function, job.argument), _budget(job))
+                future = self._lone.submit(_call, self._function, job.argument)
+                if not wait([future], _budget(job)).done:
+                    raise _Hung
+                result = _result(future)
                 self._forget(job.name)
                 return result
             except BrokenProcessPool:
                 reason = "crashed_worker"
-            except TimeoutError:
+            except _Hung:
                 reason = "over_budget"
-            finally:
-                _kill(pool)
+            self._end_lone()
             self._crashes[job.name] = self._crashes.get(job.name, 0) + 1
             log.error("job %s: %s, time %d of %d", job.name, reason, self._crashes[job.name], CRASHES)
         self._forget(job.name)
@@ -123,9 +146,13 @@ class Workers:
 
     def _new_pool(self, count: int) -> ProcessPoolExecutor:
         # spawn: a fork would share librdkafka's and Cassandra's threads and sockets.
-        return ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             count, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), *self._setup)
         )
+        # Budgets are for work: they begin when the workers are up.
+        for started in [pool.submit(os.getpid) for _ in range(count)]:
+            started.result(timeout=START_SECONDS)
+        return pool
 
     def _read_journal(self) -> tuple[dict[str, int], set[str]]:
         try:
@@ -154,13 +181,16 @@ def _budget(job: Job) -> float:
     return BUDGET_SECONDS + job.length / BUDGET_BYTES_PER_SECOND
 
 
-def _result(future: Future[Any], seconds: float) -> Any:
-    try:
-        return future.result(timeout=seconds)
-    except (BrokenProcessPool, TimeoutError):
-        raise
-    except Exception as error:
-        return error
+class _Hung(Exception):
+    """No job ended within its budget."""
+
+
+def _result(future: Future[Any]) -> Any:
+    """Return what a job returned or raised; raise what ended its worker."""
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    return future.result() if error is None else error
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
@@ -174,4 +204,18 @@ def _start(parent: int, setup: Callable[..., None], arguments: tuple[Any, ...]) 
     if os.getppid() != parent:  # died before we asked
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends us
-    setup(*arguments)
+    global _setup
+    _setup = partial(setup, *arguments)
+
+
+def _call(function: Callable[[Any], Any], argument: Any) -> Any:
+    # Set up by the first job, so that a set-up that fails (a store is down) is that job's error, not a death,
+    # and the next job tries again.
+    global _setup
+    if _setup is not None:
+        _setup()
+        _setup = None
+    return function(argument)
+
+
+_setup: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ Libraries that quote values of datasets or rows in their messages are silenced t
 carry ids of prodrome (intakes, pseudonyms, partitions), never an identifier of a patient.
 """
 
+import faulthandler
 import logging
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import Final
 QUIET: Final = {
     "pydicom": logging.CRITICAL,
     "pynetdicom": logging.CRITICAL,
-    "cassandra": logging.ERROR,
+    "cassandra": logging.CRITICAL,
     "aiokafka": logging.ERROR,
     "faust": logging.ERROR,
     "mode": logging.ERROR,
@@ -34,5 +35,6 @@ def setup(role: str, level: str = "INFO") -> None:
     root.setLevel(level)
     for name, threshold in QUIET.items():
         logging.getLogger(name).setLevel(threshold)
+    faulthandler.enable()  # a crash inside a C extension says where
     # pydicom warns with the values it stumbles over.
     warnings.simplefilter("ignore")
