@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import faust
 
 from infra import metrics
-from infra.kafka import Producer
+from infra.kafka import MESSAGE_BYTES, Producer
 from infra.settings import Role
 from schemas.codec import Headers, b64, decode, encode
 from schemas.errors import BadMessage, SlowDown
@@ -172,13 +172,18 @@ class Loop:
 
     def _dead_letter(self, where: tuple[Any, ...], error: BadMessage, attempts: int) -> None:
         topic, partition, offset, key, value, headers = where
+        detail = error.detail
+        if (
+            len(value) > MESSAGE_BYTES
+        ):  # came compressed; a letter of it would be refused, and we would not end
+            value, detail = b"", f"{detail}; its {len(value)} bytes are not kept here"
         letter = DeadLetter(
             stage=self.stage.name,
             topic=topic,
             partition=partition,
             offset=offset,
             reason=error.reason,
-            detail=error.detail,
+            detail=detail,
             attempts=attempts,
             key=b64(key),
             value=b64(value),

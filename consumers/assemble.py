@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.index import SELECT, effective
+from consumers.index import SELECT, Effective, effective
 from consumers.quiet import StudyKey
 from infra import metrics
 from infra.cassandra import Tables
 from infra.kafka import Producer
 from infra.objects import Store
 from schemas.codec import Message, body, encode
-from schemas.events import Lifecycle, LifecycleKind, Manifest, ManifestInstance, StudyRevised
+from schemas.events import Lifecycle, LifecycleKind, Manifest, StudyRevised
 from schemas.ids import set_id, study_key
 
 log = logging.getLogger(__name__)
@@ -55,11 +55,13 @@ class Assembler:
     def close(self, key: StudyKey) -> None:
         """Give a quiet study its revision, unless its set has one; returns when it is published."""
         while True:
-            instances, flags = effective(self._tables.run(SELECT, key))
-            name = set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in instances)
+            counting = effective(self._tables.run(SELECT, key))
+            if not counting.instances:
+                return  # opened, but its rows were never written: the message ended as a dead letter
+            name = set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in counting.instances)
             head = self.head(key)
             if head is None or head.set_id != name:
-                if not self._take_number(key, head, name, instances, flags):
+                if not self._take_number(key, head, name, counting):
                     log.info("another catalog closed a study first; reading again")
                     continue
                 head = self.head(key)
@@ -75,26 +77,19 @@ class Assembler:
             "lifecycle.v1", study_key(*key), event, identity=identity, source="catalog", subject=key.study
         )
 
-    def _take_number(
-        self, key: StudyKey, head: Any, name: str, instances: list[ManifestInstance], flags: tuple[str, ...]
-    ) -> bool:
+    def _take_number(self, key: StudyKey, head: Any, name: str, counting: Effective) -> bool:
         revision = head.revision + 1 if head else 1
-        revised = self._revised(key, revision, name, instances, flags)
-        self._tables.run(_REVISION, (*key, revision, name, len(instances), body(revised.manifest).decode()))
+        revised = self._revised(key, revision, name, counting)
+        self._tables.run(
+            _REVISION, (*key, revision, name, revised.instances, body(revised.manifest).decode())
+        )
         text = body(revised).decode()
         if head is None:
             return self._tables.run_once(_FIRST, (*key, revision, name, text))[0]
         return self._tables.run_once(_NEXT, (revision, name, text, *key, head.revision))[0]
 
-    def _revised(
-        self,
-        key: StudyKey,
-        revision: int,
-        name: str,
-        instances: list[ManifestInstance],
-        flags: tuple[str, ...],
-    ) -> StudyRevised:
-        patient = self._patient(key)
+    def _revised(self, key: StudyKey, revision: int, name: str, counting: Effective) -> StudyRevised:
+        instances, patient, flags = counting
         manifest = Manifest(
             project=key.project,
             study_instance_uid=key.study,
@@ -118,12 +113,6 @@ class Assembler:
             manifest=pointer,
             flags=flags,
         )
-
-    def _patient(self, key: StudyKey) -> str:
-        rows = self._tables.run(
-            "SELECT patient FROM study_instances WHERE project = ? AND study = ? LIMIT 1", key
-        )
-        return str(rows[0].patient)
 
     def _publish(self, key: StudyKey, revised: StudyRevised) -> None:
         kinds: list[LifecycleKind] = ["revised"]

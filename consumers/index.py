@@ -7,7 +7,7 @@ says which version of each SOP Instance UID counts. Functions of values; the cat
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -56,8 +56,16 @@ def _pointer_text(pointer: Pointer | None) -> str:
     return body(pointer).decode() if pointer is not None else ""
 
 
-def effective(found: Iterable[Any]) -> tuple[list[ManifestInstance], tuple[str, ...]]:
-    """Return the effective instances of a study, sorted by SOP Instance UID, and its flags.
+class Effective(NamedTuple):
+    """What counts of a study: instances sorted by SOP Instance UID, its patient, its flags."""
+
+    instances: list[ManifestInstance]
+    patient: str
+    flags: tuple[str, ...]
+
+
+def effective(found: Iterable[Any]) -> Effective:
+    """Return what counts of a study; no instances where nothing is indexed.
 
     Parameters
     ----------
@@ -66,27 +74,32 @@ def effective(found: Iterable[Any]) -> tuple[list[ManifestInstance], tuple[str, 
 
     Returns
     -------
-    instances : list of ManifestInstance
+    Effective
         The newest version that is no conflict, of each SOP Instance UID; flagged where a conflict is kept.
-    flags : tuple of str
-        ``uid_conflict``, ``identity_conflict``.
+        Flags are ``uid_conflict`` and ``identity_conflict``: two patients among what counts and what is kept
+        as a conflict. A version that was corrected is neither, so that a patient can be corrected.
     """
     versions: dict[str, list[Any]] = defaultdict(list)
     for row in found:
         versions[row.sop].append(row)
-    instances = [_effective_version(versions[sop]) for sop in sorted(versions)]
-    patients = {row.patient for rows_ in versions.values() for row in rows_}
+    counting = [_effective_version(versions[sop]) for sop in sorted(versions)]
+    instances = [_manifest_instance(row, versions[row.sop]) for row in counting]
+    kept = [row for rows_ in versions.values() for row in rows_ if row.conflict]
+    patients = sorted({row.patient for row in (*counting, *kept)})
     flags = []
     if any(i.conflict for i in instances):
         flags.append("uid_conflict")
     if len(patients) > 1:
         flags.append("identity_conflict")
-    return instances, tuple(flags)
+    return Effective(instances, counting[0].patient if counting else "", tuple(flags))
 
 
-def _effective_version(versions: Sequence[Any]) -> ManifestInstance:
+def _effective_version(versions: Sequence[Any]) -> Any:
     # The first version of a SOP Instance UID is never a conflict, so there is always one that counts.
-    row = max((v for v in versions if not v.conflict), key=lambda v: v.version, default=versions[0])
+    return max((v for v in versions if not v.conflict), key=lambda v: v.version, default=versions[0])
+
+
+def _manifest_instance(row: Any, versions: Sequence[Any]) -> ManifestInstance:
     return ManifestInstance(
         sop_instance_uid=row.sop,
         series_instance_uid=row.series,

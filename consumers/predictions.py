@@ -2,7 +2,7 @@
 
 1. `Predictions.publish` inserts the whole body under its id by lightweight transaction: who comes second,
    after a crash or as a zombie, publishes the body that is there.
-2. It is published with its lifecycle word, the row is marked, the head moves to it.
+2. It is published with its lifecycle word, the head moves to it, the row is marked.
 3. `Predictions.ran` writes how a model ended for a revision: the balance.
 
 `body_of` and `without_score` are pure.
@@ -84,8 +84,8 @@ class Predictions:
                 return
             prediction = msgspec.json.decode(found.body, type=Prediction)
         self._say(key, prediction)
+        self._move_head(key, prediction)  # before the mark: a marked prediction is never looked at again
         self._tables.run_once(_PUBLISHED, row)
-        self._move_head(key, prediction)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:

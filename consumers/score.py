@@ -28,7 +28,7 @@ from infra.kafka import Producer
 from infra.objects import Store
 from infra.settings import Settings
 from schemas.errors import BadMessage
-from schemas.events import Manifest, ManifestInstance, StudyRevised
+from schemas.events import Manifest, ManifestInstance, RunOutcome, StudyRevised
 from schemas.topics import Zone
 from scoring.intake import Instance, Missing, NotApplicable, Selected
 from scoring.outcomes import Failed, Outcome, Prepared
@@ -157,7 +157,7 @@ class Score:
         known = self._predictions.outcome_of(key, model, run.prediction)
         if known is None:
             return [run]
-        self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), known)
+        self._ended(partition, key, model, revised.revision, known)
         return []
 
     def _wait(self, partition: int, revised: StudyRevised, model: Model) -> None:
@@ -206,22 +206,32 @@ class Score:
             run.revised, run.manifest, run.model, run.prediction, self._profile, outcome, supersedes
         )
         self._predictions.publish(prediction)
-        waited = self._waiting.pop((run.key, run.model.package.card.id), None)
-        since = waited.since if waited else run.revised.revision
-        self._predictions.ran(run.key, run.model, range(since, run.revised.revision + 1), prediction.outcome)
-        self._tables.run(_DONE, (run.partition, *run.key, run.model.package.card.id))
+        self._ended(run.partition, run.key, run.model, run.revised.revision, prediction.outcome)
+
+    def _ended(self, partition: int, key: StudyKey, model: Model, revision: int, outcome: RunOutcome) -> None:
+        """Write how a model ended for a revision and those that waited before it; nobody waits any more."""
+        name = (key, model.package.card.id)
+        since = self._waiting[name].since if name in self._waiting else revision
+        self._predictions.ran(key, model, range(min(since, revision), revision + 1), outcome)
+        self._tables.run(_DONE, (partition, *key, model.package.card.id))
+        self._waiting.pop(name, None)
 
     def _give_up(self, key: StudyKey, model: Model, waiting: Waiting) -> None:
-        manifest = msgspec.json.decode(self._store.get(waiting.revised.manifest), type=Manifest)
+        revised = waiting.revised
+        try:
+            manifest = msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
+        except BadMessage as error:  # no message stands behind a deadline, so there is no dead letter
+            log.error("study %s: %s; it waits no more", key.study, error)
+            self._ended(waiting.partition, key, model, revised.revision, "failed")
+            return
         selected = model.select([_instance(i) for i in manifest.instances])
         if isinstance(selected, Missing):
-            said = incomplete(waiting.revised, manifest, model, self._profile, selected.found, selected.views)
+            said = incomplete(revised, manifest, model, self._profile, selected.found, selected.views)
             self._predictions.publish(said)
-            self._predictions.ran(
-                key, model, range(waiting.since, waiting.revised.revision + 1), "incomplete"
-            )
-        self._tables.run(_DONE, (waiting.partition, *key, model.package.card.id))
-        del self._waiting[key, model.package.card.id]
+            self._ended(waiting.partition, key, model, revised.revision, "incomplete")
+        else:  # the package was changed meanwhile; the next revision is judged by the new one
+            self._tables.run(_DONE, (waiting.partition, *key, model.package.card.id))
+            del self._waiting[key, model.package.card.id]
 
 
 def _instance(instance: ManifestInstance) -> Instance:

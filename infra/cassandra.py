@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestExecutionException
+from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestValidationException
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy, TokenAwarePolicy
@@ -28,7 +28,9 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 REQUEST_SECONDS: Final = 10.0
 #: Statements of one partition a batch: 8,700 rows/s of 2 kB at 20 against 1,800 single ones.
 BATCH_ROWS: Final = 20
-_DOWN: Final = (NoHostAvailable, OperationTimedOut, RequestExecutionException, DriverException, OSError)
+_DOWN: Final = (NoHostAvailable, OperationTimedOut, DriverException, OSError)
+#: The statement is wrong, today and tomorrow; waiting for it would be for ever.
+_DEFECT: Final = RequestValidationException
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -62,6 +64,8 @@ class Tables:
         session = self._connected()
         try:
             return list(session.execute(self._statement(cql), values))
+        except _DEFECT:
+            raise
         except _DOWN as error:
             raise SlowDown(f"Cassandra: {type(error).__name__}") from None
 
@@ -77,6 +81,8 @@ class Tables:
             bound = [(self._statement(cql), values) for cql, values in statements]
             results = execute_concurrent(session, bound, concurrency=32, raise_on_first_error=True)
             return [list(result.result_or_exc) for result in results]
+        except _DEFECT:
+            raise
         except _DOWN as error:
             raise SlowDown(f"Cassandra: {type(error).__name__}") from None
 
@@ -90,6 +96,8 @@ class Tables:
                     batch.add(self._statement(cql), values)
                 batch.is_idempotent = True
                 session.execute(batch)
+        except _DEFECT:
+            raise
         except _DOWN as error:
             raise SlowDown(f"Cassandra: {type(error).__name__}") from None
 

@@ -7,7 +7,6 @@ the spool, see docs/decisions).
 """
 
 import hashlib
-from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,7 +44,9 @@ class Store:
             self._store = from_url(url)
 
     def put(self, key: str, data: bytes) -> Pointer:
-        """Write an object unless its key exists, and return the pointer to it.
+        """Write an object unless it is there already, and return the pointer to it.
+
+        What a power loss left of an object (its name, and too few bytes) is written again.
 
         Raises
         ------
@@ -53,8 +54,11 @@ class Store:
             The store does not answer or is full.
         """
         try:
-            with suppress(AlreadyExistsError):
+            try:
                 obstore.put(self._store, key, data, mode="create")
+            except AlreadyExistsError:
+                if obstore.head(self._store, key)["size"] != len(data) or self._read(key) != data:
+                    obstore.put(self._store, key, data)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SlowDown(f"the {self.scheme} store refused a put: {type(error).__name__}") from None
         digest = hashlib.sha256(data).hexdigest()
@@ -80,7 +84,10 @@ class Store:
         """
         key = self._key(pointer)
         try:
-            data = bytes(obstore.get_range(self._store, key, start=pointer.offset, length=pointer.length))
+            # A range beyond the end is an error like any other in obstore, so the size is asked first.
+            if obstore.head(self._store, key)["size"] < pointer.offset + pointer.length:
+                raise BadMessage("missing_object", f"expected {pointer.length} bytes, the object is shorter")
+            data = self._read(key, pointer.offset, pointer.length)
         except FileNotFoundError:
             raise BadMessage("missing_object", f"nothing at a pointer of {pointer.length} bytes") from None
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -103,6 +110,13 @@ class Store:
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys below a prefix; for tests and repairs, not for a hot path."""
         return [item["path"] for page in obstore.list(self._store, prefix=prefix or None) for item in page]
+
+    def _read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        if length is None:
+            return bytes(obstore.get(self._store, key).bytes())
+        return bytes(obstore.get_range(self._store, key, start=start, length=length))
 
     def _key(self, pointer: Pointer) -> str:
         scheme, _, key = pointer.uri.partition("://")

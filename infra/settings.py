@@ -304,5 +304,8 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
 def _read_env_file(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    wrong = [line for line in lines if line and line[0] != "#" and "=" not in line]
+    if wrong:
+        raise SettingsError(f"{path}: expected NAME=value lines, came {len(wrong)} others")
+    return dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")

@@ -1,0 +1,91 @@
+"""Objects: written once under their key, read back whole or refused, mended after a power loss."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.objects import Store
+from schemas.errors import BadMessage, SettingsError, SlowDown
+from schemas.events import Pointer
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(f"file://{tmp_path}/clean", "clean")
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 5000])
+def test_what_is_put_is_got(store: Store, data: bytes) -> None:
+    """An empty object too."""
+    pointer = store.put("default/ab/abc.dcm", data)
+    assert pointer.uri == "clean://default/ab/abc.dcm"
+    assert store.get(pointer) == data
+
+
+def test_a_repeat_gives_the_same_pointer(store: Store) -> None:
+    """The key names the content, so the same is there already."""
+    assert store.put("k/a", b"same") == store.put("k/a", b"same")
+
+
+@pytest.mark.parametrize("left", [b"", b"who", b"\0\0\0\0\0"], ids=["empty", "cut", "zeros"])
+def test_a_repeat_mends_what_a_power_loss_left(store: Store, tmp_path: Path, left: bytes) -> None:
+    """Local puts are renamed but not synced: the name may survive without its bytes."""
+    pointer = store.put("k/a", b"whole")
+    (tmp_path / "clean" / "k" / "a").write_bytes(left)
+    with pytest.raises(BadMessage, match="missing_object"):
+        store.get(pointer)
+    assert store.put("k/a", b"whole") == pointer
+    assert store.get(pointer) == b"whole"
+
+
+def test_a_part_of_an_object_is_got_by_its_range(store: Store) -> None:
+    """A pointer is a range."""
+    store.put("k/a", b"0123456789")
+    assert store.get(Pointer(uri="clean://k/a", offset=3, length=4)) == b"3456"
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        Pointer(uri="clean://k/none", offset=0, length=5),
+        Pointer(uri="clean://k/a", offset=0, length=6),
+        Pointer(uri="clean://k/a", offset=6, length=1),
+        Pointer(uri="clean://k/a", offset=0, length=5, digest="00" * 32),
+        Pointer(uri="spool://k/a", offset=0, length=5),
+        Pointer(uri="clean://../clean/k/a", offset=0, length=5),
+    ],
+    ids=["gone", "shorter", "beyond", "others", "another store", "outside"],
+)
+def test_a_pointer_that_does_not_hold_is_bad(store: Store, pointer: Pointer) -> None:
+    """It ends as a dead letter: waiting would not heal it."""
+    store.put("k/a", b"01234")
+    with pytest.raises(BadMessage, match="missing_object"):
+        store.get(pointer)
+
+
+def test_sealed_bytes_may_be_written_again(store: Store) -> None:
+    """The newest sealing is what is read."""
+    store.put_again("k/a", b"first")
+    assert store.get(store.put_again("k/a", b"second")) == b"second"
+
+
+def test_deleting_twice_is_no_error(store: Store) -> None:
+    """A repeat of a deletion changes nothing."""
+    pointer = store.put("k/a", b"x")
+    store.delete(pointer)
+    store.delete(pointer)
+    assert store.keys() == []
+
+
+def test_a_store_that_refuses_to_write_is_waited_for(store: Store, tmp_path: Path) -> None:
+    """A full or unmounted disk heals; nothing is a dead letter for it."""
+    (tmp_path / "clean" / "k").write_bytes(b"a file where a folder is wanted")
+    with pytest.raises(SlowDown, match="clean store refused a put"):
+        store.put("k/a", b"x")
+
+
+@pytest.mark.parametrize("url", ["/folder", "ftp://host/x", ""])
+def test_another_kind_of_store_is_refused(url: str) -> None:
+    """The message says which kinds there are."""
+    with pytest.raises(SettingsError, match="file or s3"):
+        Store(url, "clean")
