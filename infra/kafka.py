@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Producer as _Producer
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.codec import Message
@@ -168,37 +168,35 @@ def lags(servers: str, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
     ----------
     groups : mapping
         Group id to the topics it reads.
+
+    Raises
+    ------
+    SlowDown
+        The cluster does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
     return [
         Lag(group, topic, messages)
         for group, topics in groups.items()
-        for topic, messages in _group_lag(admin, group, topics).items()
+        for topic, messages in _group_lag(servers, group, topics).items()
     ]
 
 
-def _group_lag(admin: AdminClient, group: str, topics: Sequence[str]) -> dict[str, int]:
-    from confluent_kafka import ConsumerGroupTopicPartitions
-
-    known = admin.list_topics(timeout=ADMIN_SECONDS).topics
-    partitions = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
-    if not partitions:
-        return {}
-    ends = admin.list_offsets(
-        {part: OffsetSpec.latest() for part in partitions}, request_timeout=ADMIN_SECONDS
-    )
-    starts = admin.list_offsets(
-        {part: OffsetSpec.earliest() for part in partitions}, request_timeout=ADMIN_SECONDS
-    )
-    asked = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, partitions)], request_timeout=ADMIN_SECONDS
-    )
-    done = {(p.topic, p.partition): p.offset for p in asked[group].result().topic_partitions}
-    result = dict.fromkeys(topics, 0)
-    for part, future in ends.items():
-        start = starts[part].result().offset
-        result[part.topic] += future.result().offset - max(done.get((part.topic, part.partition), -1), start)
-    return result
+def _group_lag(servers: str, group: str, topics: Sequence[str]) -> dict[str, int]:
+    # A consumer and not an AdminClient: librdkafka 2.16 ends the process with SIGSEGV when an admin client
+    # goes while a request for group offsets waits for a broker that is down [seen under kill -9 of Kafka].
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": group, "log_level": 0})
+    try:
+        known = consumer.list_topics(timeout=ADMIN_SECONDS).topics
+        parts = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
+        result = dict.fromkeys(topics, 0)
+        for part in consumer.committed(parts, timeout=ADMIN_SECONDS) if parts else []:
+            start, end = consumer.get_watermark_offsets(part, timeout=ADMIN_SECONDS)
+            result[part.topic] += end - max(part.offset, start)
+        return result
+    except KafkaException as error:
+        raise SlowDown(f"Kafka at {servers}: {error.args[0].name()}") from None
+    finally:
+        consumer.close()
 
 
 class Received(NamedTuple):

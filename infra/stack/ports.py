@@ -2,17 +2,20 @@
 
 1. A port that was chosen before is taken again if it is free.
 2. Else the fixed default, so that a person finds Kafka where the documentation says.
-3. Else the first free one above it, in steps, below the range that the kernel hands to clients.
+3. Else a free one above it, in steps from a place of this home's own, below the range that the kernel
+   hands to clients.
 
 A chosen port is only listened on seconds later, by another process. Until then a `Reservation` holds an
 abstract unix socket of its name, so that two stacks that start at once do not choose the same.
 """
 
+import hashlib
 import json
 import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 from infra.stack.layout import LOOPBACK, Addresses, Layout, StackError
@@ -89,7 +92,7 @@ def choose(
         if owner in running and name in recorded:
             chosen[name] = recorded[name]
         else:
-            chosen[name] = _first_free(name, recorded.get(name), default, reservation)
+            chosen[name] = _first_free(name, recorded.get(name), default, layout.home, reservation)
     write_state(layout, ports=recorded | chosen)
     return _addresses(chosen)
 
@@ -122,17 +125,23 @@ def write_state(layout: Layout, **changes: Any) -> None:
     new.replace(layout.state)
 
 
-def _first_free(name: str, recorded: int | None, default: int, reservation: Reservation) -> int:
-    for port in _candidates(recorded, default):
+def _first_free(name: str, recorded: int | None, default: int, home: Path, reservation: Reservation) -> int:
+    for port in _candidates(recorded, default, _row(home)):
         if reservation.take(port):
             return port
     raise StackError(f"no free port for {name}: tried {default} and {_TRIES} above it")
 
 
-def _candidates(recorded: int | None, default: int) -> Iterator[int]:
+def _candidates(recorded: int | None, default: int, row: int) -> Iterator[int]:
     if recorded is not None:
         yield recorded
-    yield from (default + _STEP * at for at in range(_TRIES) if default + _STEP * at != recorded)
+    yield default
+    # A row of this home's own: a client that still looks for a stack which has ended does not find another.
+    yield from (default + _STEP * (1 + (row + at) % _TRIES) for at in range(_TRIES))
+
+
+def _row(home: Path) -> int:
+    return int.from_bytes(hashlib.sha256(str(home).encode()).digest()[:4], "big") % _TRIES
 
 
 def _metrics(role: str) -> str:
