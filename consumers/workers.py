@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import BadMessage
+from schemas.errors import BadMessage, SlowDown
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +150,12 @@ class Workers:
             count, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), *self._setup)
         )
         # Budgets are for work: they begin when the workers are up.
-        for started in [pool.submit(os.getpid) for _ in range(count)]:
-            started.result(timeout=START_SECONDS)
+        try:
+            for started in [pool.submit(os.getpid) for _ in range(count)]:
+                started.result(timeout=START_SECONDS)
+        except (BrokenProcessPool, TimeoutError) as error:
+            _kill(pool)
+            raise SlowDown(f"workers do not start: {type(error).__name__}") from None
         return pool
 
     def _read_journal(self) -> tuple[dict[str, int], set[str]]:

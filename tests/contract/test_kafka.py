@@ -1,0 +1,139 @@
+"""What infra.kafka promises, on a real broker."""
+
+import threading
+import uuid
+
+import pytest
+
+from infra.kafka import LETTER_BYTES, Producer, create_topics, lags, read, wait_ready
+from infra.stack import Addresses
+from schemas.codec import Message
+from schemas.errors import SlowDown
+from schemas.topics import TOPICS, Topic
+
+pytestmark = pytest.mark.stack
+
+#: From Kafka's own UtilsTest: key -> murmur2 as Java computes it.
+MURMUR2 = {
+    "21": -973932308,
+    "foobar": -790332482,
+    "a-little-bit-long-string": -985981536,
+    "a-little-bit-longer-string": -1486304829,
+    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    "abc": 479470107,
+}
+
+
+@pytest.fixture(scope="module")
+def servers(stack: Addresses) -> str:
+    return f"127.0.0.1:{stack.kafka}"
+
+
+def new_topic(servers: str, partitions: int = 12, prefix: str = "contract") -> str:
+    name = f"{prefix}.{uuid.uuid4().hex[:12]}"
+    topic = Topic(name, "clean", partitions, 3_600_000, (), (), ())
+    assert create_topics(servers, [topic], 1) == [name]
+    return name
+
+
+@pytest.fixture(scope="module")
+def topic(servers: str) -> str:
+    return new_topic(servers)
+
+
+@pytest.fixture(scope="module")
+def producer(servers: str) -> Producer:
+    return Producer(servers)
+
+
+def message(topic: str, key: str, value: bytes = b"{}") -> Message:
+    return Message(topic, key.encode(), value, [("ce_type", b"x"), ("empty", b"")])
+
+
+def test_what_send_returned_from_can_be_read(servers: str, producer: Producer) -> None:
+    """Confirmed means there: key, value and headers, in order within a key."""
+    topic = new_topic(servers)
+    producer.send([message(topic, f"k{i % 3}", str(i).encode()) for i in range(300)])
+    found = list(read(servers, topic, from_start=True, follow=False))
+    assert len(found) == 300
+    assert found[0].headers == [("ce_type", b"x"), ("empty", b"")]
+    for key in (b"k0", b"k1", b"k2"):
+        numbers = [int(m.value) for m in found if m.key == key]
+        assert numbers == sorted(numbers)
+
+
+def test_a_key_goes_where_java_would_put_it(servers: str, producer: Producer) -> None:
+    """One key, one partition, for every client: librdkafka's default would differ."""
+    topic = new_topic(servers)
+    producer.send([message(topic, key) for key in MURMUR2])
+    found = {m.key.decode(): m.partition for m in read(servers, topic, from_start=True, follow=False)}
+    assert found == {key: (value & 0x7FFFFFFF) % 12 for key, value in MURMUR2.items()}
+
+
+def test_nothing_to_send_returns_at_once(producer: Producer) -> None:
+    """A batch without messages waits for nobody."""
+    producer.send([])
+
+
+def test_a_stop_ends_a_send_that_waits_for_a_broker() -> None:
+    """Nothing listens there: the sender is told that its messages are unconfirmed."""
+    stopping = threading.Event()
+    away = Producer("127.0.0.1:1", stopping)
+    threading.Timer(0.2, stopping.set).start()
+    with pytest.raises(SlowDown, match="unconfirmed"):
+        away.send([message("any", "k")])
+
+
+def test_a_dead_letter_of_the_largest_message_is_taken(servers: str, producer: Producer) -> None:
+    """Base64 makes it a third longer than what its own topic admits."""
+    topic = new_topic(servers, 1, "deadletter")
+    producer.send([message(topic, "k", bytes(LETTER_BYTES - 4096))])
+    assert len(list(read(servers, topic, from_start=True, follow=False))) == 1
+
+
+def test_topics_are_made_once(servers: str) -> None:
+    """The table of topics, as `prodrome migrate` makes it; a second time there is nothing to do."""
+    renamed = [t._replace(name=f"{t.name}.{uuid.uuid4().hex[:6]}", partitions=1) for t in TOPICS]
+    assert create_topics(servers, renamed, 1) == [t.name for t in renamed]
+    assert create_topics(servers, renamed, 1) == []
+
+
+def test_everything_waits_for_a_group_that_never_read(servers: str, producer: Producer) -> None:
+    """Lag counts from the oldest kept message; a topic that does not exist has none."""
+    topic = new_topic(servers, 3)
+    producer.send([message(topic, f"k{i}") for i in range(10)])
+    [found] = lags(servers, {"nobody": [topic]})
+    assert (found.group, found.topic, found.messages) == ("nobody", topic, 10)
+    assert lags(servers, {"nobody": ["contract.none"]}) == []
+
+
+def test_reading_follows_until_it_is_stopped(servers: str, producer: Producer, topic: str) -> None:
+    """New messages alone, as `prodrome watch` shows them."""
+    producer.send([message(topic, "before")])
+    stopping, begun = threading.Event(), threading.Event()
+    found = []
+
+    def follow() -> None:
+        for received in read(servers, topic, from_start=False, follow=True, stopping=stopping):
+            found.append(received.key)
+            begun.set()
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    while not begun.wait(0.2):  # reading begins at its own time
+        producer.send([message(topic, "after")])
+    stopping.set()
+    reader.join()
+    assert set(found) == {b"after"}
+
+
+def test_reading_an_empty_topic_ends(servers: str) -> None:
+    """There is nothing to wait for."""
+    assert list(read(servers, new_topic(servers, 2), from_start=True, follow=False)) == []
+
+
+def test_a_cluster_that_does_not_answer_is_said_to(servers: str) -> None:
+    """Readiness is an answer to a request, and its absence is `SlowDown`."""
+    wait_ready(servers, 10)
+    with pytest.raises(SlowDown, match="did not answer"):
+        wait_ready("127.0.0.1:1", 0)
