@@ -133,7 +133,7 @@ class Relay:
     def free_segments(self) -> None:
         """Free what the ledger allows of the segments that are published whole."""
         self._free_at = self._clock.monotonic() + FREE_SECONDS
-        for number in self._freeable():
+        for number in sorted(set(self._freeable()) & set(self._reader.segments())):
             published = number < self.state.segment or (number == self.state.segment and self.state.done)
             if published and self._reader.free(number):
                 _log.info("segment %d freed", number)

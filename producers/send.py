@@ -128,14 +128,17 @@ def send(
 
 
 def echo(destination: Destination) -> int:
-    """Return the status of a C-ECHO; raise OSError or ProtocolError where none comes."""
-    association = Association(destination, {(_VERIFICATION, _IMPLICIT_LE): 1})
+    """Return the status of a C-ECHO; raise ConnectionError or ProtocolError where none comes."""
     try:
-        return association.call(ul.command_pdu(1, ul.echo_command(1)))
-    except _Lost as error:
+        association = Association(destination, {(_VERIFICATION, _IMPLICIT_LE): 1})
+        try:
+            status = association.call(ul.command_pdu(1, ul.echo_command(1)))
+            association.release()
+            return status
+        finally:
+            association.close()
+    except (_Lost, _Refused) as error:
         raise ConnectionError(str(error)) from None
-    finally:
-        association.close()
 
 
 class Association:
@@ -290,13 +293,12 @@ class _Lane:
             result = Result(item.path, None, "not accepted: the receiver takes no context for this file")
         else:
             result = Result(item.path, association.store(item))
-        if result.transient and self._may_retry():
+        while result.transient and self._may_retry():
             time.sleep(RETRY_PAUSE_SECONDS)
-            return self._send_one(association, item)
+            result = Result(item.path, association.store(item))
         self._first_failure = None
         self._pending = self._pending[1:]
         self._results.put(result)
-        return None
 
     def _lost(self, text: str, items: list[Item], *, final: bool) -> None:
         if not final and self._may_retry():
