@@ -24,6 +24,7 @@ import msgspec
 from infra import metrics
 from infra.clock import Clock, SystemClock
 from infra.spool import Kind, SegmentFreed, SpoolReader, files
+from infra.spool.watermark import Position
 from producers.outbox import messages, relayed
 from schemas.codec import Message
 from schemas.errors import SlowDown
@@ -96,6 +97,7 @@ class Relay:
         self._free_at = self._clock.monotonic() + FREE_SECONDS
         self._path = folder / "relay" / "position.json"
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._idle_at: Position | None = None  # nothing was left to do at this durable end
         self.state = self._load()
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
@@ -115,6 +117,14 @@ class Relay:
 
     def step(self) -> bool:
         """Publish one chunk, or a segment's end; return False where there was nothing to do."""
+        durable = self._reader.durable()
+        if durable == self._idle_at:
+            return False
+        busy = self._look()
+        self._idle_at = None if busy else durable
+        return busy
+
+    def _look(self) -> bool:
         if self.state.done:
             return self._next_segment()
         try:
