@@ -32,6 +32,15 @@ def test_a_cut_dataset_is_truncated(cut: int) -> None:
     assert _reason(RAW[:-cut]) == "truncated"
 
 
+def test_an_item_or_sequence_left_open_is_truncated() -> None:
+    """Undefined lengths need their delimiters."""
+    sequence = struct.pack("<HHL", 0x5200, 0x9229, 0xFFFFFFFF)
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    closed = b"\xfe\xff\x0d\xe0" + bytes(4)
+    for opened in (sequence, sequence + item, sequence + item + closed):
+        assert _reason(opened, transfer_syntax_uid=IMPLICIT_LITTLE) == "truncated"
+
+
 def test_a_false_length_is_truncated() -> None:
     """4 GiB declared and four bytes there: nothing is allocated, nothing accepted."""
     private = struct.pack("<HH2sHL", 0x7FE1, 0x1001, b"OB", 0, 0xFFFFFFF0) + b"abcd"

@@ -95,6 +95,12 @@ def test_padding_lengths_and_vr_knowledge_do_not_count(padding: bytes) -> None:
     assert content_id(plain, big=False) == content_id(dressed, big=False)
 
 
+def test_an_offset_table_is_no_pixel() -> None:
+    """The same fragments with and without an offset table are the same pixels."""
+    with_table, without = (Element(0x7FE00010, "OB", b"", fragments=(t, b"ab")) for t in (bytes(4), b""))
+    assert pixel_id(base(CT, with_table), big=False) == pixel_id(base(CT, without), big=False)
+
+
 def test_a_private_sequence_in_un_is_the_same_content() -> None:
     """A peer that knows a private sequence, and one that carries it as UN, send the same content."""
     inner = (Element(0x00091002, "LO", b"A1"), Element(0x00091003, "US", b"\x07\x00"))

@@ -190,6 +190,12 @@ def test_compound_codes_follow_the_iod(profile: Profile) -> None:
     assert profile.actions(CT).of(0x00400555, nested=False) == "X"
 
 
+def test_compound_codes_tell_root_from_nested(profile: Profile) -> None:
+    """InstitutionName (X/Z/D) is optional at the root of a CT and required inside an identification."""
+    assert profile.actions(CT).of(0x00080080, nested=False) == "X"
+    assert profile.actions(CT).of(0x00080080, nested=True) == "D"
+
+
 def test_an_sop_class_without_iod_gets_the_strictest_type(profile: Profile) -> None:
     """Where the IOD is not known, an attribute that any IOD requires stays valid."""
     assert profile.actions("1.2.3").of(0x00400555, nested=False) in ("Z", "D")
