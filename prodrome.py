@@ -11,6 +11,7 @@ import click
 COMMANDS = {
     "up": ("commands.stack:up", "Start Kafka, Cassandra and all roles on this machine."),
     "down": ("commands.stack:down", "Stop everything that `up` started."),
+    "restart": ("commands.stack:restart", "Stop one role and start it again."),
     "status": ("commands.status:status", "Show programs, addresses, lags, the balance and predictions."),
     "demo": ("commands.demo:demo", "Send two synthetic exams and show what comes out."),
     "send": ("commands.send:send", "Send DICOM files to a receiver, byte for byte."),

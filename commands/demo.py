@@ -224,7 +224,9 @@ class Demo:
         with console.status(f"waiting for {what}"):
             while not holds():
                 if time.monotonic() > deadline:
-                    raise ProdromeError(f"no {what} within {WAIT_SECONDS:.0f} s: see `prodrome status` and the logs")
+                    raise ProdromeError(
+                        f"no {what} within {WAIT_SECONDS:.0f} s: see `prodrome status` and the logs"
+                    )
                 time.sleep(0.1)
 
     def _check(self, text: str, holds: bool, quiet: bool = False) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from commands.wiring import settings, told
 from infra.settings import Settings
+from schemas.errors import SettingsError
 from scoring.score import Model, load
 
 
@@ -15,7 +16,15 @@ def load_all(found: Settings) -> list[Model]:
     """Load every package of the model folders, warm."""
     folders = [Path(folder) for folder in found.score.models.split(":")]
     packages = sorted(card.parent for folder in folders for card in folder.glob("*/card.json"))
-    return [load(path, providers=found.score.providers, threads=found.score.threads) for path in packages]
+    models = [load(path, providers=found.score.providers, threads=found.score.threads) for path in packages]
+    pinned = dict(item.split("=", 1) for item in found.score.pinned)
+    for model in models:
+        expected = pinned.get(model.package.card.id, model.package.digest)
+        if expected != model.package.digest:
+            raise SettingsError(
+                f"model {model.package.card.id}: expected the pinned digest {expected}, came {model.package.digest}"
+            )
+    return models
 
 
 @click.command()

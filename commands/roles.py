@@ -103,6 +103,23 @@ class Freeable:
         return [row.segment for row in rows if row.freeable]
 
 
+class LiveLag:
+    """Whether the live lane has had messages waiting for over a second: then the bulk lane stands aside."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        """Ask Kafka; raises `SlowDown` while it does not answer."""
+        from infra.kafka import lags
+
+        waiting = lags(self._servers, {"prodrome-deidentify-live": ("instance.received.v1",)})[0].messages
+        now = SystemClock().monotonic()
+        self._since = None if waiting == 0 else self._since or now
+        return self._since is not None and now - self._since > 1.0
+
+
 @click.command()
 @click.option("--lane", type=click.Choice(["live", "bulk"]), default="live", help="Which topic to work on.")
 def deidentify(lane: str) -> None:
@@ -112,10 +129,11 @@ def deidentify(lane: str) -> None:
         from consumers.deidentify import Deidentify
 
         tables = tables_of(found.trusted)
+        must_yield = LiveLag(found.trusted.kafka) if lane == "bulk" else lambda: False
         _run_stage(
             found,
             found.trusted.kafka,
-            lambda producer: Deidentify(found, tables, producer, SystemClock(), lane),
+            lambda producer: Deidentify(found, tables, producer, SystemClock(), lane, must_yield),
         )
 
 

@@ -14,7 +14,9 @@ from schemas.errors import BadMessage
 
 
 @click.group()
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="The spool; this machine's by default.")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), help="The spool; this machine's by default."
+)
 @click.pass_context
 def spool(ctx: click.Context, folder: Path | None) -> None:
     """List, verify or extract what a receiver has made durable. Reads only; the receiver may run."""
@@ -60,7 +62,9 @@ def extract(reader: SpoolReader, segment: int, record: int, target: Path) -> Non
         for found in _instances(reader, segment):
             if found.number == record and isinstance(found.header, InstanceHeader):
                 target.write_bytes(SpoolStore.of(reader.folder).read(pointer_to(reader.id, found)))
-                click.echo(f"{found.payload_length} bytes, transfer syntax {found.header.transfer_syntax_uid}")
+                click.echo(
+                    f"{found.payload_length} bytes, transfer syntax {found.header.transfer_syntax_uid}"
+                )
                 return
     fail(f"no record {record} in segment {segment}: `prodrome spool ls`")
 

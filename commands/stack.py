@@ -14,8 +14,9 @@ from typing import Final
 import click
 
 from commands.wiring import settings, told
-from infra.settings import PREFIX, Settings, load
+from infra.settings import PREFIX, Settings, load, read_env_file
 from infra.stack.layout import Addresses, Layout, Role
+from schemas.errors import SettingsError
 
 #: name -> arguments; the order is the order of starting.
 ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -27,6 +28,13 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "ledger": ("ledger",),
     "score": ("score",),
 }
+
+
+#: What the stack itself decides.
+ADDRESSES: Final = (
+    "PRODROME_TRUSTED_KAFKA", "PRODROME_CLEAN_KAFKA", "PRODROME_TRUSTED_CASSANDRA", "PRODROME_CLEAN_CASSANDRA",
+    "PRODROME_RECEIVE_PORT",
+)  # fmt: skip
 
 
 @click.command()
@@ -52,6 +60,23 @@ def down() -> None:
 
 
 @click.command()
+@click.argument("role", type=click.Choice(sorted(ROLES)))
+def restart(role: str) -> None:
+    """Stop ROLE and start it again: for one that stopped itself past its limit of dead letters.
+
+    Loses nothing: what it had not finished comes again.
+    """
+    from infra.stack.supervise import connect
+
+    with told():
+        supervisor = connect(layout(settings()))
+        if supervisor is None:
+            raise SettingsError("the stack is not up: `prodrome up`")
+        supervisor.stop([role])
+        supervisor.start([role])
+
+
+@click.command()
 def migrate() -> None:
     """Create the topics, keyspaces and tables that do not exist yet; the only command that does."""
     with told():
@@ -65,7 +90,8 @@ def bring_up(say: object) -> Addresses:
 
     found = load()
     make_secrets(found)
-    given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    now = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    given = {**given_before(found.home / "prodrome.env"), **now}
     environment: dict[str, str] = {}
 
     def prepare(addresses: Addresses) -> None:
@@ -93,7 +119,7 @@ def layout(found: Settings) -> Layout:
 
 
 def role_environment(found: Settings, addresses: Addresses, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a role: the stack's addresses, then what the caller of `up` had set."""
+    """Return the settings of a role: the stack's addresses, then what callers of `up` have set."""
     cassandra = f"{addresses.host}:{addresses.cassandra}"
     environment = {
         "PRODROME_HOME": str(found.home),
@@ -114,10 +140,20 @@ def write_environment(path: Path, environment: Mapping[str, str]) -> None:
     )
 
 
+def given_before(path: Path) -> dict[str, str]:
+    """Return what earlier calls of `up` were given, so that a plain `up` changes nothing; edit the file to unset."""
+    return {name: value for name, value in read_env_file(path).items() if name not in ADDRESSES}
+
+
 def make_secrets(found: Settings) -> None:
     """Make the master key, once: losing it means that later images never match earlier ones."""
     path = Path(found.deidentify.master_key_file)
     if not path.exists():
+        if (found.home / "cassandra").exists():
+            raise SettingsError(
+                f"the master key {path} is gone and there are data: restore your backup. A new key would give"
+                " every patient a new pseudonym and leave the vault closed for ever."
+            )
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_private(path, secrets.token_bytes(32).hex() + "\n")
 

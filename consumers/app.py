@@ -77,6 +77,9 @@ class Stage(Protocol):
         records that were handled before must change nothing.
         """
 
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        """Say what others wait for before a record becomes a dead letter. May raise `SlowDown`."""
+
     def tick(self) -> None:
         """Look at deadlines; called every `TICK_SECONDS` between batches. May raise `SlowDown`."""
 
@@ -145,14 +148,18 @@ class Loop:
             try:
                 return self._persist(lambda: self.stage.handle([record]))
             except BadMessage as error:
-                return self._dead_letter(record[:6], error, attempt)
+                return self._abandon(record, error, attempt)
             except Exception as error:
                 # The text of an unknown error may quote a value; its type and place do not.
                 log.warning("%s/%d@%d: %s at %s", *record[:3], type(error).__name__, _place(error))
                 if attempt == ATTEMPTS:
                     bad = BadMessage("stage_failed", f"{type(error).__name__} at {_place(error)}")
-                    self._dead_letter(record[:6], bad, attempt)
+                    self._abandon(record, bad, attempt)
         return None
+
+    def _abandon(self, record: Record, error: BadMessage, attempt: int) -> None:
+        self._persist(lambda: self.stage.abandon(record, error))
+        self._dead_letter(record[:6], error, attempt)
 
     def _persist(self, step: Callable[[], None]) -> None:
         pause = SLOW_SECONDS[0]

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,7 @@ from infra.objects import Store
 from infra.seal import Sealer
 from infra.settings import Settings, master_key, sources
 from infra.spool import SpoolStore
-from schemas.errors import Quarantine
+from schemas.errors import Quarantine, SlowDown
 from schemas.events import Intake, Pointer, ReceivedInstance
 from schemas.sources import Source
 
@@ -73,6 +74,7 @@ class Boundary:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._master = master_key(settings)
+        self._spools = spool_store(settings)
         self._clean = Store(settings.clean.store, "clean")
         self._trusted = Store(settings.trusted.store, "trusted")
         self._sources = {source.name: source for source in sources(settings)}
@@ -164,7 +166,11 @@ class Boundary:
 
     def read(self, instance: ReceivedInstance) -> bytes:
         """Return the raw bytes of an instance, checked."""
-        return spool_store(self._settings).read(instance.pointer)
+        try:
+            return self._spools.read(instance.pointer)
+        except SlowDown:  # perhaps a spool that was made, or mounted, since we looked
+            self._spools = spool_store(self._settings)
+            return self._spools.read(instance.pointer)
 
     def pseudonymous_uid(self, project: str, uid: str) -> str:
         """Map a UID into the project's clean domain."""
@@ -180,9 +186,17 @@ class Boundary:
 
 
 def spool_store(settings: Settings) -> SpoolStore:
-    """Return the spools that this machine finds: its own, once it is there, and those of the settings."""
-    folders = [Path(path) for path in (settings.spool.path, *settings.spool.others)]
-    return SpoolStore.of(*(folder for folder in folders if folder.is_dir()))
+    """Return the spools that this machine finds now: its own and those of the settings.
+
+    A folder that is not there yet, or a share that is not mounted, is left out: a pointer into it is waited
+    for.
+    """
+    found = []
+    for folder in (settings.spool.path, *settings.spool.others):
+        with suppress(FileNotFoundError):
+            SpoolStore.of(Path(folder))
+            found.append(Path(folder))
+    return SpoolStore.of(*found)
 
 
 _boundary: Boundary | None = None

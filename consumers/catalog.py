@@ -22,6 +22,7 @@ from infra.kafka import Producer
 from infra.objects import Store
 from infra.settings import Settings
 from schemas.codec import Message
+from schemas.errors import BadMessage
 from schemas.events import AssociationClosed, CleanInstance, InstanceDeidentified, InstanceExcluded
 from schemas.topics import Zone
 
@@ -60,6 +61,9 @@ class Catalog:
         if messages:
             self._producer.send(messages)
         metrics.put("prodrome_catalog_open_studies", len(self._open))
+
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        """A study's other instances do not wait for what cannot be read."""
 
     def tick(self) -> None:
         """Close the studies that are quiet."""

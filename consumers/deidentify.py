@@ -7,13 +7,16 @@ For each batch
 3. identities and vault rows are written, quarantine listed;
 4. clean events, exclusions, markers, settlements and dead letters are published and confirmed together.
 
+An instance that cannot be worked on (its bytes are gone, its worker died three times) settles as `dead`: its
+bytes are kept in the quarantine store where there are any, and a dead letter of it alone can be replayed.
+
 If the process dies anywhere, the batch comes again and does the same: objects and rows have the same keys,
 decisions are remembered by intake, messages have the same bodies. It does not assemble or index.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from consumers import boundary
@@ -28,7 +31,7 @@ from infra.clock import Clock
 from infra.kafka import Producer
 from infra.settings import Settings, master_key
 from schemas.codec import MAX_INSTANCES, MAX_MESSAGE_BYTES, Message, b64, body, encode
-from schemas.errors import BadMessage
+from schemas.errors import BadMessage, SlowDown
 from schemas.events import (
     AssociationClosed,
     CleanInstance,
@@ -39,6 +42,7 @@ from schemas.events import (
     InstanceReceived,
     InstanceSettled,
     Lifecycle,
+    Pointer,
     ReceivedInstance,
     SettledRecord,
     Value,
@@ -63,6 +67,7 @@ _QUARANTINE: Final = (
     "INSERT INTO quarantine (project, day, intake, reason, detail, sop_class, object, length)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INTAKE: Final = "INSERT INTO study_intakes (project, study_uid, sop_uid, intake, outcome, reason) VALUES (?, ?, ?, ?, ?, ?)"
 _QUARANTINE_DAY: Final = "INSERT INTO quarantine_days (project, day) VALUES (?, ?)"
 
 #: One instance of a batch: its project and study as sent, the instance, and how it went over the boundary.
@@ -75,7 +80,13 @@ class Deidentify:
     zone: Zone = "trusted"
 
     def __init__(
-        self, settings: Settings, tables: Tables, producer: Producer, clock: Clock, lane: str = "live"
+        self,
+        settings: Settings,
+        tables: Tables,
+        producer: Producer,
+        clock: Clock,
+        lane: str = "live",
+        must_yield: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = NAME if lane == "live" else f"{NAME}-{lane}"
         self.topics: Sequence[str] = (LANES[lane],)
@@ -83,7 +94,8 @@ class Deidentify:
         self.batch = settings.deidentify.batch
         self._tables, self._producer, self._clock = tables, producer, clock
         self._vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
-        self._profile = settings.deidentify.profile
+        self._must_yield = must_yield
+        self._crossed: tuple[Sequence[Record], list[Item]] = ((), [])
         self._boundary = boundary.Boundary(settings)
         self._workers = Workers(
             boundary.cross, boundary.setup, (settings,), settings.deidentify.workers,
@@ -101,12 +113,23 @@ class Deidentify:
 
     def handle(self, records: Sequence[Record]) -> None:
         """See `consumers.app.Stage.handle`."""
-        items = self._cross(records)
-        decided = self._decide(items)
-        messages = [*self._clean(decided), *self._markers(records), *self._settled(decided)]
-        messages += [m for item in decided for m in self._asides(item)]
-        self._producer.send(messages)
+        if self._must_yield():
+            raise SlowDown("the live lane lags")
+        if self._crossed[0] != records:  # else a dependency was down behind the boundary: not all again
+            self._crossed = (records, self._cross(records))
+        decided = self._decide(self._crossed[1])
+        self._producer.send([*self._clean(decided), *self._markers(records), *self._said(decided)])
+        self._crossed = ((), [])
         self._count(decided)
+
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        """Settle the instances of a message that becomes a dead letter whole, and let nobody wait for them."""
+        event = record.event
+        if isinstance(event, InstanceReceived):
+            items = [(event.project, event.study_instance_uid, i, error) for i in event.instances]
+            decided = self._decide(items)
+            self._producer.send([*self._clean(decided), *self._settled(decided)])
+            self._count(decided)
 
     # 1. over the boundary
 
@@ -121,8 +144,11 @@ class Deidentify:
                 for project, study, instance in arrived]  # fmt: skip
         items = []
         for (project, study, instance), result in zip(arrived, self._workers.run(jobs), strict=True):
+            if isinstance(result, SlowDown):
+                raise result
             if isinstance(result, Exception) and not isinstance(result, BadMessage):
-                raise result  # a store that is down, or a defect: the loop knows what to do
+                log.error("intake %s: %s", instance.intake, type(result).__name__)
+                result = BadMessage("stage_failed", type(result).__name__)
             items.append((project, study, instance, result))
         return items
 
@@ -137,7 +163,9 @@ class Deidentify:
         for (project, study), which in by_study.items():
             versions |= self._decide_study(project, study, {i: items[i] for i in which})
         self._list_quarantined(items)
-        return [(item, versions.get(i)) for i, item in enumerate(items)]
+        decided = [(item, versions.get(i)) for i, item in enumerate(items)]
+        self._note_intakes(decided)
+        return decided
 
     def _decide_study(self, project: str, study: str, items: dict[int, Item]) -> dict[int, Version]:
         sops = sorted({item[2].sop_instance_uid for item in items.values()})
@@ -160,18 +188,44 @@ class Deidentify:
         self._tables.write_partition(rows)
         return decided
 
+    def _note_intakes(self, decided: Sequence[tuple[Item, Version | None]]) -> None:
+        rows: dict[tuple[str, str], list[Statement]] = defaultdict(list)
+        for (project, study, instance, result), version in decided:
+            end = _settlement(instance.intake.record, result, version)
+            values = (
+                project,
+                study,
+                instance.sop_instance_uid,
+                str(instance.intake),
+                end.outcome,
+                end.reason,
+            )
+            rows[project, study].append((_INTAKE, values))
+        for statements in rows.values():
+            self._tables.write_partition(statements)
+
     def _list_quarantined(self, items: Sequence[Item]) -> None:
         day = _day(self._clock.now())
         rows: dict[str, list[Statement]] = defaultdict(list)
         for project, _, instance, result in items:
-            if isinstance(result, Crossing) and result.quarantine is not None and result.kept is not None:
-                rows[project].append((_QUARANTINE, (
-                    project, day, str(instance.intake), result.quarantine, result.detail, instance.sop_class_uid,
-                    result.kept.uri, result.kept.length,
-                )))  # fmt: skip
+            if isinstance(result, BadMessage):
+                reason, detail, kept = result.reason, result.detail, self._keep_dead(project, instance)
+            else:
+                reason, detail, kept = result.quarantine, result.detail, result.kept
+            if kept is not None:
+                where = (project, day, str(instance.intake))
+                what = (reason, detail, instance.sop_class_uid, kept.uri, kept.length)
+                rows[project].append((_QUARANTINE, (*where, *what)))
         for project, statements in rows.items():
             self._tables.write_partition(statements)
             self._tables.run(_QUARANTINE_DAY, (project, day))
+
+    def _keep_dead(self, project: str, instance: ReceivedInstance) -> Pointer | None:
+        """Copy what can still be read of a dead intake, so that no segment waits for a person."""
+        try:
+            return self._boundary.keep(project, instance.intake, self._boundary.read(instance))
+        except BadMessage:
+            return None
 
     # 4. what is said
 
@@ -226,16 +280,16 @@ class Deidentify:
                 source=NAME,
             )
 
-    def _asides(self, decided: tuple[Item, Version | None]) -> Iterator[Message]:
-        """What else has to be said of one instance: lifecycle of doubtful ones, dead letters."""
-        item, version = decided
-        project, study, instance, result = item
-        if isinstance(result, BadMessage):
-            yield _dead_letter(project, study, instance, result)
-        elif result.quarantine is not None:
-            yield self._lifecycle(project, result, "quarantined", result.quarantine)
-        elif version is not None and version.outcome == "conflict":
-            yield self._lifecycle(project, result, "uid_conflict", None)
+    def _said(self, decided: Sequence[tuple[Item, Version | None]]) -> Iterator[Message]:
+        """What is said beside the clean events: settlements, lifecycle of doubtful instances, dead letters."""
+        yield from self._settled(decided)
+        for (project, study, instance, result), version in decided:
+            if isinstance(result, BadMessage):
+                yield _dead_letter(project, study, instance, result)
+            elif result.quarantine is not None:
+                yield self._lifecycle(project, result, "quarantined", result.quarantine)
+            elif version is not None and version.outcome == "conflict":
+                yield self._lifecycle(project, result, "uid_conflict", None)
 
     def _lifecycle(self, project: str, result: Crossing, kind: Any, reason: str | None) -> Message:
         event = Lifecycle(

@@ -4,7 +4,8 @@ A batch: add the outcomes that settled and the record counts that the relay publ
 segments. Between batches: a sealed segment whose every record is settled is marked freeable once the grace
 is over and the retention policy agrees; the relay of that spool then frees it.
 
-An outcome, once written, stays: a repeat changes no number. It frees nothing itself and reads no bytes.
+An outcome, once written, stays, so that a repeat changes no number; `dead` alone gives way, to the outcome of
+its replay. It frees nothing itself and reads no bytes.
 """
 
 import datetime
@@ -19,7 +20,7 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
 from infra.settings import Settings
-from schemas.errors import SettingsError
+from schemas.errors import BadMessage, SettingsError
 from schemas.events import InstanceSettled, Outcome, SegmentRelayed
 from schemas.topics import Zone
 
@@ -51,10 +52,11 @@ class Segment:
     sealed: bool = False
 
     def settle(self, record: int, outcome: Outcome) -> None:
-        """Note an outcome; the first one stays."""
+        """Note an outcome; the first one stays, but for a dead letter that was replayed and worked."""
         if record >= len(self.outcomes):
             self.outcomes.extend(bytes(record + 1 - len(self.outcomes)))
-        self.outcomes[record] = self.outcomes[record] or CODES[outcome]
+        if self.outcomes[record] in (0, CODES["dead"]):
+            self.outcomes[record] = CODES[outcome]
 
     def relayed(self, records: int, sealed: bool) -> None:
         """Note how many records there are; the number only grows."""
@@ -99,6 +101,9 @@ class Ledger:
         for key, events in by_segment.items():
             self._know_spool(key[0])
             self._update(key, events)
+
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        """Nobody waits for a ledger entry but the segment that it is about."""
 
     def tick(self) -> None:
         """Mark the segments whose time has come."""

@@ -114,7 +114,9 @@ class Predictions:
 
     def _move_head(self, key: StudyKey, prediction: Prediction) -> None:
         model, name, revision = prediction.model.id, prediction.prediction_id, prediction.revision
-        if not self._tables.run_once(_FIRST, (*key, model, name, revision))[0]:
+        first = self._tables.run_once(_FIRST, (*key, model, name, revision))[0]
+        # `incomplete` never supersedes a score, whatever a later revision has lost.
+        if not first and prediction.outcome != "incomplete":
             self._tables.run_once(_MOVE, (name, revision, *key, model, revision))
 
 

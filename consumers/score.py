@@ -108,6 +108,9 @@ class Score:
             self._score(model, [run for run in runs if run.model is model], started)
         metrics.inc("prodrome_stage_instances_total", len(records), stage=NAME, outcome="scored")
 
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        """No answer is waited for; the revision stays without one."""
+
     def tick(self) -> None:
         """Say `incomplete` for the runs whose deadline is over."""
         now = self._clock.monotonic()

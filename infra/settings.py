@@ -120,6 +120,7 @@ class Score:
     """Resident models."""
 
     models: str = _setting("", "Folders of model packages, separated by ':'; empty takes the ones that ship")
+    pinned: tuple[str, ...] = _setting((), "id=sha256 of packages; one that is pinned and differs is refused")
     deadline_seconds: float = _setting(
         900.0, "After this long without its inputs a model is said to be incomplete"
     )
@@ -181,7 +182,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """
     given = dict(os.environ if environ is None else environ)
     home = Path(given.get(PREFIX + "HOME", ".prodrome")).absolute()
-    values = {**_read_env_file(home / "prodrome.env"), **given}
+    values = {**read_env_file(home / "prodrome.env"), **given}
     _refuse_unknown(values)
     parts = {name: _component(kind, name, values) for name, kind in _components().items()}
     return _with_defaults(home, parts)
@@ -301,7 +302,8 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
         raise SettingsError(f"unknown setting {', '.join(unknown)}: see docs/configuration.md")
 
 
-def _read_env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the NAME=value lines of a file; nothing where there is no file."""
     if not path.is_file():
         return {}
     lines = [line.strip() for line in path.read_text().splitlines()]
