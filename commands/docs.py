@@ -85,7 +85,8 @@ def _topics() -> str:
         "schemas/topics.py",
         "Bodies are JSON, one schema a type and version. Additive fields stay in the same version, and readers\n"
         "ignore fields they do not know. Trusted topics hold identifiers; clean ones pseudonyms only, and no\n"
-        "time of receipt. All are delivered at least once: a repeat has the same key, `ce_id` and body.",
+        "time of receipt. All are delivered at least once: a repeat has the same key, `ce_id` and body;\n"
+        "on the instance topics a repeat may be cut into other batches, and each instance is the same.",
         _table(
             ("topic", "zone", "partitions", "kept, days", "written by", "read by", "key"),
             map(_topic_row, TOPICS),

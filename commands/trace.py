@@ -1,6 +1,7 @@
 """`prodrome trace`: where is my image. Trusted: it takes identifiers and shows how they are known inside.
 
-A UID is a Study or SOP Instance UID as sent; a text that is no UID is an accession number.
+A UID is a Study Instance UID, or the SOP Instance UID of an indexed image, as sent; a text that is no UID is
+an accession number. Every intake of the study is shown: what is clean, a duplicate, in quarantine or dead.
 """
 
 import json
@@ -27,7 +28,7 @@ from schemas.ids import valid_uid
 def trace(what: str, project: str, as_json: bool) -> None:
     """Say where a study or image is: how its intakes ended, what is indexed, which predictions it has.
 
-    Give a Study Instance UID as sent, or an accession number. Nothing of it is logged.
+    Give a Study or SOP Instance UID as sent, or an accession number. Nothing of it is logged.
     """
     with told():
         found = settings()
@@ -40,15 +41,14 @@ def trace(what: str, project: str, as_json: bool) -> None:
         click.echo("not known: no study with this UID or accession number was settled in this project")
 
 
-def follow(found: Settings, project: str, study: str) -> dict[str, Any]:
-    """Return what is known of a pseudonymous study, step by step."""
+def follow(found: Settings, project: str, original: str) -> dict[str, Any]:
+    """Return what is known of a study, by its original UID, step by step."""
+    keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
+    study = keys.pseudonymous_uid(original)
     with opened(found.trusted) as trusted, opened(found.clean) as clean:
         vault = Vault(trusted, master_key(found), found.deidentify.key_id)
         kept = vault.study(project, study) or {}
-        original = kept.get("study_instance_uid")
-        head = clean.run(
-            "SELECT revision, published FROM study_head WHERE project = ? AND study = ?", (project, study)
-        )
+        head = clean.run("SELECT revision FROM study_head WHERE project = ? AND study = ?", (project, study))
         indexed = clean.run(
             "SELECT sop FROM study_instances WHERE project = ? AND study = ?", (project, study)
         )
@@ -57,7 +57,7 @@ def follow(found: Settings, project: str, study: str) -> dict[str, Any]:
             "pseudonymous_study": study,
             "pseudonymous_patient": kept.get("patient"),
             "source": kept.get("source"),
-            "intakes": _intakes(trusted, project, original) if original else [],
+            "intakes": _intakes(trusted, project, original),
             "indexed_versions": len(indexed),
             "revision": head[0].revision if head else None,
             "predictions": [
@@ -68,22 +68,25 @@ def follow(found: Settings, project: str, study: str) -> dict[str, Any]:
 
 
 def _studies(found: Settings, project: str, what: str) -> list[str]:
-    """Return the pseudonymous studies of a UID or accession number that the vault knows."""
-    keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
-    with opened(found.trusted) as trusted:
+    """Return the original UIDs of the studies that are meant."""
+    with opened(found.trusted) as trusted, opened(found.clean) as clean:
+        if valid_uid(what) and _intakes(trusted, project, what):
+            return [what]
         vault = Vault(trusted, master_key(found), found.deidentify.key_id)
-        studies = [keys.pseudonymous_uid(what)] if valid_uid(what) else []
-        known = [study for study in studies if vault.study(project, study) is not None]
-        return known or vault.studies_of_accession(project, what)
+        keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
+        sop = (project, keys.pseudonymous_uid(what))
+        rows = clean.run("SELECT study FROM instances_by_uid WHERE project = ? AND sop = ?", sop)
+        studies = [row.study for row in rows] or vault.studies_of_accession(project, what)
+        return [kept["study_instance_uid"] for study in studies if (kept := vault.study(project, study))]
 
 
 def _intakes(trusted: Tables, project: str, study_uid: str) -> list[dict[str, Any]]:
     rows = trusted.run(
-        "SELECT sop_uid, intake, outcome, version FROM identities WHERE project = ? AND study_uid = ?",
+        "SELECT sop_uid, intake, outcome, reason FROM study_intakes WHERE project = ? AND study_uid = ?",
         (project, study_uid),
     )
     return [
-        {"sop": r.sop_uid, "intake": r.intake, "outcome": r.outcome, "version": r.version,
+        {"sop": r.sop_uid, "intake": r.intake, "outcome": r.outcome, "reason": r.reason,
          "ledger": _settled(trusted, r.intake)}
         for r in rows
     ]  # fmt: skip
@@ -104,7 +107,7 @@ def _tree(traced: dict[str, Any]) -> Tree:
     tree.add(f"patient {traced['pseudonymous_patient']}, source {traced['source']}")
     intakes = tree.add(f"{len(traced['intakes'])} intakes")
     for i in traced["intakes"]:
-        intakes.add(f"{i['sop']}  {i['intake']}  {i['outcome']} (ledger: {i['ledger']})")
+        intakes.add(f"{i['sop']}  {i['intake']}  {i['outcome']} {i['reason'] or ''} (ledger: {i['ledger']})")
     tree.add(f"{traced['indexed_versions']} versions indexed, revision {traced['revision']}")
     for p in traced["predictions"]:
         mark = "effective" if p["effective"] else "superseded"

@@ -158,7 +158,10 @@ class Loop:
         return None
 
     def _abandon(self, record: Record, error: BadMessage, attempt: int) -> None:
-        self._persist(lambda: self.stage.abandon(record, error))
+        try:
+            self._persist(lambda: self.stage.abandon(record, error))
+        except Exception as second:  # what failed in the work may fail here too; the letter must be written
+            log.error("%s/%d@%d: not abandoned: %s at %s", *record[:3], type(second).__name__, _place(second))
         self._dead_letter(record[:6], error, attempt)
 
     def _persist(self, step: Callable[[], None]) -> None:

@@ -31,6 +31,9 @@ NAME: Final = "catalog"
 CLOSE_AT_ONCE: Final = 20
 
 _OPEN: Final = "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)"
+_KNOWN: Final = (
+    "SELECT sop, content_key, pixel_key FROM study_instances WHERE project = ? AND study = ? AND sop IN ?"
+)
 _CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ?"
 
 
@@ -54,10 +57,10 @@ class Catalog:
     def handle(self, records: Sequence[Record]) -> None:
         """See `consumers.app.Stage.handle`."""
         self._caught_up = frozenset()  # until the loop says so again
-        messages = self._open_studies(records)
+        opened, messages = self._open_studies(records)
         self._write(records)
         for record in records:
-            self._note(record)
+            self._note(record, opened)
         if messages:
             self._producer.send(messages)
         metrics.put("prodrome_catalog_open_studies", len(self._open))
@@ -91,23 +94,30 @@ class Catalog:
         """A study never closes while its own partition lags."""
         self._caught_up = partitions
 
-    def _open_studies(self, records: Sequence[Record]) -> list[Message]:
-        """Remember, before any row is written, that these studies wait for a revision."""
+    def _open_studies(self, records: Sequence[Record]) -> tuple[set[StudyKey], list[Message]]:
+        """Remember, before any row is written, which studies wait for a revision; say what is first or late."""
+        opened: set[StudyKey] = set()
         messages = []
-        seen: set[StudyKey] = set()
         for record in records:
             event = record.event
             if not isinstance(event, InstanceDeidentified):
                 continue
             key = StudyKey(event.project, event.study_instance_uid)
-            if key in seen or self._open.is_dirty(key):
+            if key in opened or self._open.is_dirty(key):
                 continue
-            seen.add(key)
-            self._tables.run(_OPEN, (record.partition, *key, _quiet(event.instances)))
             head = self._assembler.head(key)
-            kind = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
-            messages.append(kind or self._assembler.say(key, "first_instance"))
-        return messages
+            if head is not None and self._is_indexed(key, event):
+                continue  # a redelivery to a study that has closed
+            opened.add(key)
+            self._tables.run(_OPEN, (record.partition, *key, _quiet(event.instances)))
+            late = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
+            messages.append(late or self._assembler.say(key, "first_instance"))
+        return opened, messages
+
+    def _is_indexed(self, key: StudyKey, event: InstanceDeidentified) -> bool:
+        sops = [i.sop_instance_uid for i in event.instances]
+        known = {(r.sop, r.content_key, r.pixel_key) for r in self._tables.run(_KNOWN, (*key, sops))}
+        return all((i.sop_instance_uid, i.content_key, i.pixel_key) in known for i in event.instances)
 
     def _write(self, records: Sequence[Record]) -> None:
         by_study: dict[StudyKey, list[InstanceDeidentified]] = defaultdict(list)
@@ -120,7 +130,7 @@ class Catalog:
             row for events in by_study.values() for event in events for row in index.lookups(event)
         )
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Record, opened: set[StudyKey]) -> None:
         event, now = record.event, self._clock.monotonic()
         if not isinstance(event, InstanceDeidentified | InstanceExcluded | AssociationClosed):
             raise TypeError(f"expected an event of {self.topics}, came {type(event).__name__}")
@@ -131,7 +141,8 @@ class Catalog:
         clean = isinstance(event, InstanceDeidentified)
         quiet = _quiet(event.instances) if isinstance(event, InstanceDeidentified) else 15.0
         arrivals = [i.arrival for i in event.instances]
-        self._open.arrived(key, record.partition, arrivals, now, quiet_seconds=quiet, indexed=clean)
+        waits = clean and (key in opened or self._open.is_dirty(key))
+        self._open.arrived(key, record.partition, arrivals, now, quiet_seconds=quiet, indexed=waits)
         outcome = "indexed" if clean else "excluded"
         metrics.inc("prodrome_stage_instances_total", len(arrivals), stage=NAME, outcome=outcome)
 

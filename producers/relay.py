@@ -98,10 +98,13 @@ class Relay:
         self._path = folder / "relay" / "position.json"
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._idle_at: Position | None = None  # nothing was left to do at this durable end
+        self._rebooted = False
         self.state = self._load()
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Relay until `stop` is set; a look at an idle spool costs a few microseconds."""
+        if self._rebooted:
+            self._free_settled()
         while not stop.is_set():
             try:
                 busy = self.step()
@@ -148,6 +151,15 @@ class Relay:
             if published and self._reader.free(number):
                 _log.info("segment %d freed", number)
                 metrics.inc("prodrome_relay_segments_freed_total")
+
+    def _free_settled(self) -> None:
+        # What had settled a grace ago is durable downstream: it is not published again, and so never freed
+        # between that and its reading.
+        try:
+            for number in self._freeable():
+                self._reader.free(number)
+        except SlowDown as error:
+            _log.warning("settled segments are published again: %s", error)
 
     def unrelayed(self) -> int:
         """Return how many durable instances are not published yet, at most `COUNT_LIMIT`."""
@@ -196,6 +208,7 @@ class Relay:
         except (OSError, msgspec.DecodeError):
             return fresh
         if state.boot != fresh.boot:
+            self._rebooted = True
             _log.warning("the machine was restarted: all kept segments are published again")
             return fresh
         return state

@@ -40,7 +40,7 @@ class Pointer(Value, frozen=True, kw_only=True):
     offset, length : int
         Range in bytes.
     digest : str or None
-        SHA-256 in hex of the range, where it is known.
+        Of the range, where it is known: SHA-256 in hex, or ``xxh3:`` and 16 digits for spooled bytes.
     """
 
     uri: str

@@ -48,6 +48,7 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     # refused at the edge: never acknowledged
     "no_space": ("refused", "The spool is over its watermark or the disk is full."),
     "sync_error": ("refused", "Writing or syncing the spool failed."),
+    "edge_failed": ("refused", "The receiver raised an unexpected error for this instance."),
     "too_large": ("refused", "The object is over the size limit."),
     "sop_class_denied": ("refused", "The SOP class is on the deny-list."),
     "not_authorised": ("refused", "Calling AE title or address is not on the allow-list."),

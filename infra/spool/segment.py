@@ -7,6 +7,7 @@ and so that a sync need not write a new length each time.
 
 import os
 import secrets
+from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,6 +59,7 @@ class Segment:
         self.tail = self.durable = SEGMENT_HEADER_BYTES
         self.instances = 0
         self.records = 0
+        self._ends: deque[int] = deque()  # of instances that no sync has covered
         self.syncing = self.failed = False
 
     @classmethod
@@ -98,6 +100,18 @@ class Segment:
         """Return when everything up to the tail is on the disk."""
         os.fdatasync(self.descriptor)
 
+    def covered(self, end: int) -> None:
+        """Note that a completed sync covers everything up to `end`."""
+        self.durable = end
+        while self._ends and self._ends[0] <= end:
+            self._ends.popleft()
+
+    def cut(self) -> None:
+        """Forget what no sync has covered: those instances were refused, and are not counted."""
+        self.tail = self.durable
+        self.instances -= len(self._ends)
+        self._ends.clear()
+
     def close(self) -> None:
         """Close the file."""
         if self.descriptor >= 0:
@@ -123,7 +137,9 @@ class Segment:
     def _advance(self, kind: Kind, end: int) -> None:
         self.tail = end
         self.records += 1
-        self.instances += kind is Kind.INSTANCE
+        if kind is Kind.INSTANCE:
+            self.instances += 1
+            self._ends.append(end)
 
 
 def new_header(spool: str, segment: int, run: str, now: float) -> SegmentHeader:

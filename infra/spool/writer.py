@@ -210,7 +210,7 @@ class Spool:
         with self._turn:
             segment.syncing = False
             if failure is None:
-                segment.durable = target
+                segment.covered(target)
                 self._mark.store(Position(segment.number, target))
             else:
                 segment.failed = True
@@ -233,7 +233,7 @@ class Spool:
         with self._turn:
             while segment.syncing:
                 self._turn.wait()
-        segment.tail = segment.durable
+        segment.cut()
         with contextlib.suppress(OSError):
             segment.seal("sync_error")
         segment.close()

@@ -33,6 +33,9 @@ NO_SPACE: Final = Answer(
     0xA700, "no_space", False, "The spool is over 95 % of its limit, or the disk is full."
 )
 SYNC_ERROR: Final = Answer(0xA700, "sync_error", False, "Writing or syncing the spool failed.")
+EDGE_FAILED: Final = Answer(
+    0xA700, "edge_failed", False, "An unexpected error before the instance was durable; come again."
+)
 DENIED: Final = Answer(0x0122, "sop_class_denied", False, "The SOP class is on the deny-list.")
 NOT_AUTHORISED: Final = Answer(0x0124, "not_authorised", False, "The association was admitted to no source.")
 NO_UID: Final = Answer(
@@ -46,7 +49,8 @@ STRICT_UNREADABLE: Final = Answer(
 )
 
 ANSWERS: Final = (
-    STORED, MISMATCH, NO_SPACE, SYNC_ERROR, DENIED, NOT_AUTHORISED, NO_UID, STRICT_MISMATCH, STRICT_UNREADABLE,
+    STORED, MISMATCH, NO_SPACE, SYNC_ERROR, EDGE_FAILED, DENIED, NOT_AUTHORISED, NO_UID, STRICT_MISMATCH,
+    STRICT_UNREADABLE,
 )  # fmt: skip
 #: A `Refused` of the spool becomes this answer.
 BY_REASON: Final = {answer.reason: answer for answer in (NO_SPACE, SYNC_ERROR)}

@@ -19,12 +19,12 @@ from producers.receiver.intake import Intake
 from producers.receiver.statuses import (
     BY_REASON,
     DENIED,
+    EDGE_FAILED,
     MISMATCH,
     NO_UID,
     STORED,
     STRICT_MISMATCH,
     STRICT_UNREADABLE,
-    SYNC_ERROR,
     Answer,
 )
 from schemas.dicom_reader import Found, scan
@@ -65,11 +65,11 @@ def store(
     try:
         return _store(request, intake, session, deny, clock)
     except Refused as refusal:
-        return BY_REASON.get(refusal.reason, SYNC_ERROR)
+        return BY_REASON.get(refusal.reason, EDGE_FAILED)
     except Exception as error:
         # Not durable for a reason of ours: the sender is told to come again.
         _log.error("association %s: store failed: %s", session.association, type(error).__name__)
-        return SYNC_ERROR
+        return EDGE_FAILED
     finally:
         intake.discard()
 
