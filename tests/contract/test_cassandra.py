@@ -7,7 +7,7 @@ import pytest
 from cassandra import InvalidRequest
 
 from infra.cassandra import BATCH_ROWS, MIGRATIONS, Tables, migrate, wait_ready
-from infra.stack import Addresses
+from infra.stack.layout import Addresses
 from schemas.errors import SlowDown
 
 pytestmark = pytest.mark.stack

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from infra.kafka import LETTER_BYTES, Producer, create_topics, lags, read, wait_ready
-from infra.stack import Addresses
+from infra.stack.layout import Addresses
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import TOPICS, Topic

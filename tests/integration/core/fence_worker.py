@@ -51,6 +51,9 @@ class Recording:
         if event.records == POISON or (event.records == FLAKY and first):
             raise ValueError("told to raise")
 
+    def abandon(self, record: Record, error: Exception) -> None:
+        """Nobody waits for what this stage records."""
+
     def tick(self) -> None:
         """No deadlines."""
 

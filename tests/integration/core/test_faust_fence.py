@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from fence_worker import FLAKY, POISON, TYPES
 
 from infra.kafka import Producer, create_topics, lags, read
-from infra.stack import Addresses
+from infra.stack.layout import Addresses
 from schemas.codec import Message, body
 from schemas.errors import SlowDown
 from schemas.events import SegmentRelayed

@@ -59,6 +59,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.abandoned: list[tuple[int, str]] = []
+        self.cannot_abandon = False
         self.errors: dict[int, Callable[[int], Exception | None]] = {}
 
     def handle(self, records: Sequence[Record]) -> None:
@@ -70,6 +72,11 @@ class Recording:
                 raise error
 
     def abandon(self, record: Record, error: BadMessage) -> None: ...
+
+    def abandon(self, record: Record, error: BadMessage) -> None:
+        self.abandoned.append((record.offset, error.reason))
+        if self.cannot_abandon:
+            raise KeyError
 
     def tick(self) -> None: ...
 
@@ -196,6 +203,18 @@ def test_an_unknown_error_is_tried_three_times_and_not_quoted(
     letter = json.loads(letters.sent[0].value)
     assert (letter["reason"], letter["attempts"]) == ("stage_failed", ATTEMPTS)
     assert letter["detail"].startswith("ValueError at test_loop.py:")
+
+
+@pytest.mark.parametrize("cannot", [False, True])
+def test_a_stage_hears_of_a_message_before_its_letter(
+    loop: Loop, stage: Recording, letters: Letters, cannot: bool
+) -> None:
+    """It tells those who wait for the message; if it cannot even do that, the letter is written still."""
+    stage.cannot_abandon = cannot
+    stage.errors[1] = always(BadMessage("missing_object"))
+    loop.process(goods(3))
+    assert stage.abandoned == [(1, "missing_object")]
+    assert letters.reasons == ["missing_object"]
 
 
 def test_an_error_that_passes_leaves_no_letter(loop: Loop, stage: Recording, letters: Letters) -> None:

@@ -1,0 +1,55 @@
+"""Stages on a real Cassandra and a real store, with a producer that keeps what it is given."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stage_rig import Outbox
+
+from infra.cassandra import Tables, migrate
+from infra.clock import ManualClock
+from infra.objects import Store
+from infra.settings import Settings, load
+from infra.stack.layout import Addresses
+
+
+@pytest.fixture(scope="session")
+def keyspace(stack: Addresses) -> tuple[str, str]:
+    """Where Cassandra is, and a keyspace with the tables of both zones."""
+    node, name = f"127.0.0.1:{stack.cassandra}", f"core_{uuid.uuid4().hex[:12]}"
+    for zone in ("trusted", "clean"):
+        migrate(node, name, zone, 1)
+    return node, name
+
+
+@pytest.fixture(scope="session")
+def tables(keyspace: tuple[str, str]) -> Iterator[Tables]:
+    """Tables of that keyspace; tests use studies of their own."""
+    found = Tables(*keyspace)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A clean store in a folder."""
+    return Store(f"file://{tmp_path}/clean", "clean")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The defaults."""
+    return load({"PRODROME_HOME": str(tmp_path)})
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still."""
+    return ManualClock()
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    """A producer."""
+    return Outbox()
