@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.stack import Addresses, Layout, down, up
+from infra.stack.layout import Addresses, Layout
+from infra.stack.lifecycle import down, up
 
 _PREFIX = "prodrome-test-"
 _LIB = Path(__file__).parent.parent / ".prodrome" / "lib"

@@ -1,28 +1,9 @@
 """The parts of one machine: Kafka and Cassandra as plain processes, and the supervisor that keeps them.
 
-`up`, `down` and `status` are the whole of it; a stack is where its `Layout` points.
+`lifecycle` has `up`, `down` and `status`, which are the whole of it. Here are the values they take and give;
+the rest is not imported along, because supervisord loads this package too.
 """
 
-from infra.stack.layout import (
-    Addresses,
-    Layout,
-    MissingPrerequisite,
-    ProgramStatus,
-    Role,
-    StackError,
-)
-from infra.stack.lifecycle import down, status, up
-from infra.stack.ports import recorded_addresses
+from infra.stack.layout import Addresses, Layout, MissingPrerequisite, ProgramStatus, Role, StackError
 
-__all__ = [
-    "Addresses",
-    "Layout",
-    "MissingPrerequisite",
-    "ProgramStatus",
-    "Role",
-    "StackError",
-    "down",
-    "recorded_addresses",
-    "status",
-    "up",
-]
+__all__ = ["Addresses", "Layout", "MissingPrerequisite", "ProgramStatus", "Role", "StackError"]

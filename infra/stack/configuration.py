@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -96,6 +97,13 @@ def socket_path(layout: Layout) -> Path:
     if folder.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise StackError(f"{folder}: expected a folder that only its owner can enter")
     return folder / "supervisor.sock"
+
+
+def drop_socket_folder(layout: Layout) -> None:
+    """Remove the private folder of a socket that did not fit under the home."""
+    folder = socket_path(layout).parent
+    if folder != layout.run:
+        shutil.rmtree(folder)
 
 
 def _section(layout: Layout, program: Program) -> str:

@@ -107,6 +107,12 @@ class Addresses:
         return LOOPBACK
 
     @property
+    def ports(self) -> frozenset[int]:
+        """All of them."""
+        fixed = (self.kafka, self.kafka_controller, self.cassandra, self.cassandra_storage, self.dicom)
+        return frozenset((*fixed, *self.metrics.values()))
+
+    @property
     def bootstrap(self) -> str:
         """`host:port` for a Kafka client."""
         return f"{self.host}:{self.kafka}"

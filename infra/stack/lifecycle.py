@@ -65,20 +65,16 @@ def up(
         If a part or role does not become ready. What runs is left running, for a look; `down` ends it.
     """
     layout.make()
-    with _alone(layout, say), ports.Reservation() as reservation:
+    with _alone(layout, say):
         supervisor = _connect_or_sweep(layout, say)
         if supervisor is None:
             say("preparing Kafka and Cassandra")
             fetch.fetch(layout, say)
-        addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
-        table = [make_role(name, addresses) for name in roles] if make_role else []
-        parts = _parts(layout, addresses) if supervisor is None else configuration.written_parts(layout)
-        configuration.write(layout, [*parts, *(_program(role) for role in table)])
-        if supervisor is None:
-            say(f"starting Kafka on {addresses.bootstrap} and Cassandra on port {addresses.cassandra}")
-            supervisor = supervise.start(layout)
-        else:
-            supervisor.update()
+        with ports.Reservation(supervisor.held() if supervisor else ()) as reservation:
+            addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
+            table = [make_role(name, addresses) for name in roles] if make_role else []
+            supervisor = _start_or_update(layout, supervisor, addresses, table, say)
+        supervisor.hold(addresses.ports)
         _await_parts(layout, supervisor, addresses)
         prepare(addresses)
         _start_roles(layout, supervisor, table, say)
@@ -109,6 +105,7 @@ def down(layout: Layout, say: Callable[[str], None] = lambda _: None) -> None:
         supervisor.stop(list(fetch.PARTS))
         supervisor.shut_down()
         processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
+        configuration.drop_socket_folder(layout)
 
 
 def status(layout: Layout) -> list[ProgramStatus]:
@@ -118,6 +115,23 @@ def status(layout: Layout) -> list[ProgramStatus]:
         return []
     deaths, table = supervisor.deaths(), processes.table()
     return [_status(row, deaths.get(row["name"], 0), table) for row in supervisor.programs()]
+
+
+def _start_or_update(
+    layout: Layout,
+    supervisor: Supervisor | None,
+    addresses: Addresses,
+    table: Sequence[Role],
+    say: Callable[[str], None],
+) -> Supervisor:
+    # Parts that run keep the command they were started with, even if a new one would differ.
+    parts = _parts(layout, addresses) if supervisor is None else configuration.written_parts(layout)
+    configuration.write(layout, [*parts, *(_program(role) for role in table)])
+    if supervisor is not None:
+        supervisor.update()
+        return supervisor
+    say(f"starting Kafka on {addresses.bootstrap} and Cassandra on port {addresses.cassandra}")
+    return supervise.start(layout)
 
 
 def _parts(layout: Layout, addresses: Addresses) -> list[Program]:

@@ -5,8 +5,9 @@
 3. Else a free one above it, in steps from a place of this home's own, below the range that the kernel
    hands to clients.
 
-A chosen port is only listened on seconds later, by another process. Until then a `Reservation` holds an
-abstract unix socket of its name, so that two stacks that start at once do not choose the same.
+A chosen port is listened on seconds later, and not while its owner is restarted. So it is claimed for as
+long as the stack is up, by an abstract unix socket of its name: by a `Reservation` during the choice, by
+the supervisor from then on.
 """
 
 import hashlib
@@ -42,18 +43,41 @@ _TRIES: Final = 300
 
 
 class Reservation(ExitStack):
-    """Holds chosen ports until its end; the listeners are up by then."""
+    """Holds chosen ports until its end.
+
+    Parameters
+    ----------
+    own : Collection[int]
+        Ports that this stack's supervisor holds already.
+    """
+
+    def __init__(self, own: Collection[int] = ()) -> None:
+        super().__init__()
+        self._own = own
 
     def take(self, port: int) -> bool:
-        """True if nobody listens on `port` and no other stack is about to."""
-        claim = socket.socket(socket.AF_UNIX)
-        try:
-            claim.bind(f"\0prodrome-port-{port}")
-        except OSError:
-            claim.close()
+        """True if nobody listens on `port` and no other stack has chosen it."""
+        if port in self._own:
+            return is_free(port)
+        claimed = claim(port)
+        if claimed is None:
             return False
-        self.enter_context(claim)
-        return is_free(port)
+        if not is_free(port):
+            claimed.close()
+            return False
+        self.enter_context(claimed)
+        return True
+
+
+def claim(port: int) -> socket.socket | None:
+    """Tell the other stacks of this machine that `port` is chosen, until the result is closed."""
+    claimed = socket.socket(socket.AF_UNIX)
+    try:
+        claimed.bind(f"\0prodrome-port-{port}")
+    except OSError:
+        claimed.close()
+        return None
+    return claimed
 
 
 def is_free(port: int) -> bool:

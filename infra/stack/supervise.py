@@ -82,6 +82,14 @@ class Supervisor:
         """How often each program ended without being told to."""
         return dict(self._ask("prodrome.deaths"))
 
+    def hold(self, ports: Iterable[int]) -> None:
+        """Keep other stacks from these ports for as long as the daemon runs."""
+        self._ask("prodrome.hold", list(ports))
+
+    def held(self) -> list[int]:
+        """The ports that it keeps."""
+        return list(self._ask("prodrome.held"))
+
     def start(self, names: Iterable[str]) -> None:
         """Start programs; one that runs, or waits to be restarted, is left alone."""
         for name in names:
