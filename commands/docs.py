@@ -7,7 +7,6 @@ What needs sentences of a person (overview, runbook, decisions) is written by ha
 """
 
 import importlib
-import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -154,8 +153,6 @@ def _commands() -> str:
 def help_of(name: str) -> str:
     """Return what `prodrome NAME --help` prints."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    if importlib.util.find_spec(module) is None:
-        return "(not in this version yet)"
     command: click.Command = getattr(importlib.import_module(module), attribute)
     context = click.Context(command, info_name=f"prodrome {name}", terminal_width=HELP_WIDTH)
     return command.get_help(context)

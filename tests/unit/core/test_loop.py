@@ -71,8 +71,6 @@ class Recording:
             if error is not None:
                 raise error
 
-    def abandon(self, record: Record, error: BadMessage) -> None: ...
-
     def abandon(self, record: Record, error: BadMessage) -> None:
         self.abandoned.append((record.offset, error.reason))
         if self.cannot_abandon:
