@@ -1,0 +1,73 @@
+"""One whole system a session: Kafka, Cassandra and all roles of this checkout, in a home of its own.
+
+It is brought up by `prodrome up`, with shorter times than those of the guide, and stopped at the end by the
+suite's `make_layout`. RUN_SLOW=1 runs the tests that need the guide's own times too.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from house import CHECKOUT, CLOSED_QUIET_SECONDS, DEADLINE_SECONDS, PACKAGE, House, write_sources
+
+from infra.demo import Pixels, read_images
+from infra.stack.layout import Layout
+
+_SHARED = Path(os.environ.get("PRODROME_SHARED", CHECKOUT.parent / "shared")) / "data"
+
+
+@pytest.fixture(scope="session")
+def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The running system; shared, so a test uses a patient or a project of its own."""
+    layout = make_layout("house")
+    sources = tmp_path_factory.mktemp("sources") / "sources.toml"
+    write_sources(sources)
+    running = House(layout.home, {
+        "PRODROME_STACK_LIB": str(layout.lib),
+        "PRODROME_RECEIVE_SOURCES": str(sources),
+        "PRODROME_CATALOG_CLOSED_QUIET_SECONDS": str(CLOSED_QUIET_SECONDS),
+        "PRODROME_SCORE_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+    })  # fmt: skip
+    running.up()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, Pixels]:
+    """The published exam's four images."""
+    return read_images(PACKAGE / "example")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """A path below shared/data; skips with the reason where it is absent."""
+
+    def find(name: str) -> Path:
+        if not (_SHARED / name).exists():
+            pytest.skip(f"test data absent: {_SHARED / name}")
+        return _SHARED / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], str]:
+    """The path of a DICOM peer's program; skips with its name where it is not installed."""
+
+    def find(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            pytest.skip(f"{name} is not installed: make peers")
+        return found
+
+    return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The search for planted identifiers comes last here, when there is most to search."""
+    mine = [item for item in items if item.path.parent == Path(__file__).parent]
+    ordered = iter(sorted(mine, key=lambda item: item.path.name == "test_planted_identifiers.py"))
+    items[:] = [next(ordered) if item in mine else item for item in items]
