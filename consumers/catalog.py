@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from consumers import index
-from consumers.app import Record
 from consumers.assemble import Assembler
+from consumers.loop import Record
 from consumers.quiet import OpenStudies, StudyKey
 from infra import metrics
 from infra.cassandra import Tables
@@ -55,7 +55,7 @@ class Catalog:
         self._caught_up: frozenset[int] = frozenset()
 
     def handle(self, records: Sequence[Record]) -> None:
-        """See `consumers.app.Stage.handle`."""
+        """See `consumers.loop.Stage.handle`."""
         self._caught_up = frozenset()  # until the loop says so again
         opened, messages = self._open_studies(records)
         self._write(records)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from consumers.app import Record
+from consumers.loop import Record
 from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
@@ -93,7 +93,7 @@ class Ledger:
         self._spools: set[str] = set()
 
     def handle(self, records: Sequence[Record]) -> None:
-        """See `consumers.app.Stage.handle`."""
+        """See `consumers.loop.Stage.handle`."""
         by_segment: dict[tuple[str, int], list[Any]] = defaultdict(list)
         for record in records:
             if isinstance(event := record.event, InstanceSettled | SegmentRelayed):

@@ -73,8 +73,16 @@ class Predictions:
         found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         return found[0].outcome if found and found[0].published else None
 
-    def publish(self, prediction: Prediction) -> None:
-        """Store and publish a prediction, once; returns when it is confirmed."""
+    def publish(self, prediction: Prediction, seconds: float = 0.0) -> None:
+        """Store and publish a prediction, once; returns when it is confirmed.
+
+        Parameters
+        ----------
+        prediction : Prediction
+            The answer.
+        seconds : float
+            Since the stage took the revision; goes into a header, since a repeat has the same body.
+        """
         key = StudyKey(prediction.project, prediction.study_instance_uid)
         row = (*key, prediction.model.id, prediction.prediction_id)
         applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
@@ -83,7 +91,7 @@ class Predictions:
             if found.published:
                 return
             prediction = msgspec.json.decode(found.body, type=Prediction)
-        self._say(key, prediction)
+        self._say(key, prediction, seconds)
         self._move_head(key, prediction)  # before the mark: a marked prediction is never looked at again
         self._tables.run_once(_PUBLISHED, row)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
@@ -94,7 +102,7 @@ class Predictions:
             (_RUN, (_bucket(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
         )
 
-    def _say(self, key: StudyKey, prediction: Prediction) -> None:
+    def _say(self, key: StudyKey, prediction: Prediction, seconds: float) -> None:
         event = Lifecycle(
             project=key.project,
             study_instance_uid=key.study,
@@ -103,7 +111,8 @@ class Predictions:
             reason=prediction.reason,
             model_id=prediction.model.id,
         )
-        common: dict[str, Any] = {"source": "score", "subject": key.study}
+        extra = {"duration_ms": f"{1000 * seconds:.0f}"}
+        common: dict[str, Any] = {"source": "score", "subject": key.study, "extra": extra}
         identity = (prediction.prediction_id,)
         self._producer.send(
             [

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.app import Record
+from consumers.loop import Record
 from consumers.predictions import Predictions, body_of, incomplete, prediction_id
 from consumers.quiet import StudyKey
 from infra import metrics
@@ -101,7 +101,7 @@ class Score:
         self._threads = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
 
     def handle(self, records: Sequence[Record]) -> None:
-        """See `consumers.app.Stage.handle`."""
+        """See `consumers.loop.Stage.handle`."""
         started = self._clock.monotonic()
         runs = [run for record in records for run in self._runs(record)]
         for model in self._models.values():
@@ -191,7 +191,8 @@ class Score:
             "prodrome_score_forward_seconds", self._clock.monotonic() - forward, model=model.package.card.id
         )
         for run, outcome in zip(runs, prepared, strict=True):
-            self._publish(run, next(scored) if isinstance(outcome, Prepared) else outcome)
+            outcome = next(scored) if isinstance(outcome, Prepared) else outcome
+            self._publish(run, outcome, self._clock.monotonic() - started)
             took = self._clock.monotonic() - started
             metrics.observe("prodrome_score_quiet_to_prediction_seconds", took, model=model.package.card.id)
 
@@ -202,13 +203,13 @@ class Score:
         except BadMessage as error:
             return Failed(reason=error.reason, detail=error.detail, inputs=run.selected.inputs)
 
-    def _publish(self, run: Run, outcome: Outcome) -> None:
+    def _publish(self, run: Run, outcome: Outcome, seconds: float) -> None:
         before = self._predictions.effective(run.key, run.model)
         supersedes = before if before != run.prediction else None
         prediction = body_of(
             run.revised, run.manifest, run.model, run.prediction, self._profile, outcome, supersedes
         )
-        self._predictions.publish(prediction)
+        self._predictions.publish(prediction, seconds)
         self._ended(run.partition, run.key, run.model, run.revised.revision, prediction.outcome)
 
     def _ended(self, partition: int, key: StudyKey, model: Model, revision: int, outcome: RunOutcome) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from consumers import app
-from consumers.app import Record, run
+from consumers.app import run
+from consumers.loop import Record
 from infra.kafka import Producer
 from infra.settings import Role
 from schemas.errors import SlowDown

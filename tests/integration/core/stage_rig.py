@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from consumers.app import Record
+from consumers.loop import Record
 from infra.cassandra import Tables
 from schemas.codec import Message
 from schemas.errors import SlowDown

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import app
-from consumers.app import ATTEMPTS, Loop, Record
+from consumers import loop as rules
+from consumers.loop import ATTEMPTS, Loop, Record
 from infra.kafka import MESSAGE_BYTES
 from schemas.codec import Message, encode
 from schemas.errors import BadMessage, SlowDown
@@ -85,7 +85,7 @@ class Recording:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "SLOW_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(rules, "SLOW_SECONDS", (0.0, 0.0))
 
 
 @pytest.fixture
