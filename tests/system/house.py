@@ -47,8 +47,7 @@ ROOMS: Final[dict[str, str]] = {
     "DEFECTS": 'project = "defects"',
     "FILES": 'project = "files"',
     "ADMIT": 'project = "admit"\nadmit_burned_in = true',
-    "SYNTAX": 'project = "syntax"',
-    "COLOUR": 'project = "colour"\nadmit_burned_in = true',
+    "SYNTAX": 'project = "syntax"\nadmit_burned_in = true',
     "PLANTED": 'project = "planted"',
 }
 _SOURCE: Final = """

@@ -1,0 +1,172 @@
+"""Everything that a running system has written down, piece by piece, zone by zone: where a leak would lie.
+
+A `Place` has a name, its bytes as they are, and its single values where it has some. What is packed is
+unpacked as well (a deflated dataset, base64 and zlib inside JSON), so that nothing hides in a packing of ours.
+"""
+
+import base64
+import binascii
+import io
+import json
+import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pydicom
+from house import House
+
+from schemas.dicom_reader import DicomReadError, read_file_header
+from schemas.topics import TOPICS, Zone
+
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_PIXEL_DATA: Final = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+_TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+
+
+class Place(NamedTuple):
+    """Bytes of one place; `opaque` where they are pixels or encrypted, `values` the single texts in them."""
+
+    name: str
+    data: bytes
+    opaque: bool = False
+    values: tuple[str, ...] = ()
+
+
+def of_file(name: str, data: bytes) -> Iterator[Place]:
+    """The places of one stored object: a DICOM file, JSON, or packed metadata."""
+    try:
+        header = read_file_header(data)
+    except DicomReadError:
+        yield from of_text(name, data)
+        return
+    body = data[header.dataset_offset :]
+    yield Place(f"{name} meta", data[: header.dataset_offset])
+    if header.transfer_syntax_uid == _DEFLATED:
+        yield Place(f"{name} deflated", body, opaque=True)
+        body = zlib.decompress(body, -zlib.MAX_WBITS)
+    at = min((found for tag in _PIXEL_DATA if (found := body.find(tag)) >= 0), default=len(body))
+    yield Place(f"{name} dataset", body[:at], values=tuple(_elements(data)))
+    yield Place(f"{name} pixels", body[at:], opaque=True)
+
+
+def of_text(name: str, data: bytes) -> Iterator[Place]:
+    """The places of one text: itself, its JSON strings, and what is packed in them."""
+    try:
+        strings = tuple(_strings(json.loads(data)))
+    except ValueError:
+        strings = (data.decode("latin-1"),) if _BASE64.fullmatch(data.decode("latin-1")) else ()
+    yield Place(name, data, values=strings)
+    for text in strings:
+        inside = _unpacked(text) if _BASE64.fullmatch(text) else None
+        if inside is not None and _is_text(inside):
+            yield from of_text(f"{name} unpacked", inside)
+        elif inside:
+            yield Place(f"{name} unpacked", inside, opaque=True)
+
+
+def clean_files(house: House) -> Iterator[Place]:
+    """The names and contents of every clean object, manifest and metadata."""
+    for path in _files(house.home / "clean"):
+        name = str(path.relative_to(house.home))
+        yield Place("names of clean objects", name.encode())
+        yield from of_file(name, path.read_bytes())
+
+
+def topics(house: House, zone: Zone, *, values: bool = True) -> Iterator[Place]:
+    """Every message of a zone's topics: key, headers, and value."""
+    for topic in TOPICS:
+        if topic.zone != zone:
+            continue
+        for message in house.topic(topic.name):
+            name = f"{topic.name} {message.partition}@{message.offset}"
+            yield Place(f"{name} key", message.key)
+            yield Place(f"{name} headers", b"\n".join(n.encode() + b": " + v for n, v in message.headers))
+            if values:
+                yield from of_text(f"{name} value", message.value)
+
+
+def tables(house: House, zone: Zone) -> Iterator[Place]:
+    """Every row of every table of a zone's keyspace."""
+    session = house.clean if zone == "clean" else house.trusted
+    keyspace = getattr(house.settings, zone).keyspace
+    names = session.run("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", (keyspace,))
+    for (table,) in names:
+        for number, row in enumerate(session.run(f"SELECT * FROM {keyspace}.{table}")):
+            for column, cell in row._asdict().items():
+                name = f"{keyspace}.{table} row {number} {column}"
+                if isinstance(cell, bytes):
+                    yield Place(name, cell, opaque=True)
+                    yield Place(name, cell.hex().encode(), opaque=True)
+                else:
+                    yield from of_text(name, str(cell).encode())
+                    yield Place(name, b"", values=(str(cell),))
+
+
+def logs_and_work(house: House) -> Iterator[Place]:
+    """Every log, the supervisor's among them, and what the roles write to find their way after a death."""
+    for folder in ("logs", "work"):
+        for path in _files(house.home / folder):
+            yield Place(f"{folder}/{path.name}", path.read_bytes())
+
+
+def metrics(house: House) -> Iterator[Place]:
+    """Every role's endpoint."""
+    yield from (Place(f"metrics of {role}", text.encode()) for role, text in house.metrics().items())
+
+
+def sealed(house: House) -> Iterator[Place]:
+    """What is encrypted: quarantined objects with their names, and the vault's rows."""
+    for path in _files(house.home / "trusted"):
+        yield Place("names of quarantined objects", str(path.relative_to(house.home)).encode())
+        yield Place(str(path.relative_to(house.home)), path.read_bytes(), opaque=True)
+    yield from (
+        place for place in tables(house, "trusted") if ".vault_" in place.name or ".acc" in place.name
+    )
+
+
+def spool(house: House) -> Iterator[Place]:
+    """The spool, which holds what was sent as it was sent."""
+    yield from (Place(f"spool/{path.name}", path.read_bytes()) for path in _files(house.home / "spool"))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _elements(data: bytes) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for element in pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True).iterall():
+            if element.VR != "SQ":
+                yield from (str(v) for v in (element.value if element.VM > 1 else [element.value]))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name)
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _unpacked(text: str) -> bytes | None:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data
+
+
+def _is_text(data: bytes) -> bool:
+    return not data.translate(None, _TEXT)
