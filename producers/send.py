@@ -88,8 +88,9 @@ def inspect_file(path: Path) -> Item | Result:
     except (DicomReadError, OSError) as error:
         return Result(path, None, f"not sent: {error if isinstance(error, DicomReadError) else 'unreadable'}")
     found = scan(begin[header.dataset_offset :], header.transfer_syntax_uid)
-    sop_class = header.sop_class_uid or found.sop_class_uid
-    sop_instance = header.sop_instance_uid or found.sop_instance_uid
+    # The dataset is what is stored: a file meta that somebody forgot to change would have it quarantined.
+    sop_class = found.sop_class_uid or header.sop_class_uid
+    sop_instance = found.sop_instance_uid or header.sop_instance_uid
     if sop_class is None or sop_instance is None:
         return Result(path, None, "not sent: no SOP Class or SOP Instance UID in file meta or dataset")
     return Item(path, header.dataset_offset, sop_class, sop_instance, header.transfer_syntax_uid)
