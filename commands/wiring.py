@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -14,13 +14,6 @@ from infra.objects import Store
 from infra.settings import Settings, Zone, load
 from infra.spool import Spool, SpoolLimits
 from schemas.errors import ProdromeError
-
-
-class Clean(NamedTuple):
-    """The clean zone's adapters."""
-
-    tables: Tables
-    store: Store
 
 
 def tables_of(zone: Zone) -> Tables:

@@ -5,7 +5,7 @@
 2. It is published with its lifecycle word, the head moves to it, the row is marked.
 3. `Predictions.ran` writes how a model ended for a revision: the balance.
 
-`body_of` and `without_score` are pure.
+The bodies themselves are made in `consumers.exam`.
 """
 
 import hashlib
@@ -18,18 +18,8 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.kafka import Producer
 from schemas.codec import body, encode
-from schemas.events import (
-    Lifecycle,
-    LifecycleKind,
-    Manifest,
-    ModelIdentity,
-    Prediction,
-    PredictionInput,
-    RunOutcome,
-    StudyRevised,
-)
-from schemas.ids import event_id, set_id, study_key
-from scoring.outcomes import Outcome, Scores
+from schemas.events import Lifecycle, LifecycleKind, Prediction, RunOutcome
+from schemas.ids import study_key
 from scoring.score import Model
 
 #: Partitions of a model's runs, so that no one of them grows without bound.
@@ -127,79 +117,6 @@ class Predictions:
         # `incomplete` never supersedes a score, whatever a later revision has lost.
         if not first and prediction.outcome != "incomplete":
             self._tables.run_once(_MOVE, (name, revision, *key, model, revision))
-
-
-def prediction_id(key: StudyKey, what: str) -> str:
-    """Return the id of a prediction from its key (`scoring.keys.prediction_key`), within a study."""
-    return event_id("prediction", *key, what)
-
-
-def body_of(
-    revised: StudyRevised, manifest: Manifest, model: Model, name: str, profile: str, outcome: Outcome,
-    supersedes: str | None,
-) -> Prediction:  # fmt: skip
-    """Return the prediction of a scored, refused or failed exam."""
-    if isinstance(outcome, Scores):
-        return _prediction(
-            revised, manifest, model, name, profile, "predicted", outcome.inputs, supersedes,
-            score=outcome.score, category=outcome.predicted_class, probabilities=outcome.probabilities,
-            quality_flags=outcome.quality_flags,
-        )  # fmt: skip
-    kind: RunOutcome = "out_of_domain" if outcome.__class__.__name__ == "OutOfDomain" else "failed"
-    return _prediction(
-        revised, manifest, model, name, profile, kind, outcome.inputs, supersedes, reason=outcome.reason
-    )
-
-
-def incomplete(revised: StudyRevised, manifest: Manifest, model: Model, profile: str, found: dict[str, str],
-               missing: tuple[str, ...]) -> Prediction:  # fmt: skip
-    """Return what is said once when a model's deadline is over and inputs are missing."""
-    key = StudyKey(revised.project, revised.study_instance_uid)
-    name = prediction_id(key, f"incomplete {model.package.digest}")
-    reason = "missing:" + ",".join(missing)
-    return _prediction(revised, manifest, model, name, profile, "incomplete", found, None, reason=reason)
-
-
-def _prediction(
-    revised: StudyRevised, manifest: Manifest, model: Model, name: str, profile: str, outcome: RunOutcome,
-    inputs: dict[str, str], supersedes: str | None, *, score: float | None = None, category: str | None = None,
-    probabilities: dict[str, float] | None = None, quality_flags: tuple[str, ...] = (), reason: str | None = None,
-) -> Prediction:  # fmt: skip
-    card = model.package.card
-    used = [i for i in manifest.instances if i.sop_instance_uid in inputs.values()]
-    return Prediction(
-        prediction_id=name,
-        project=revised.project,
-        study_instance_uid=revised.study_instance_uid,
-        patient_id=revised.patient_id,
-        revision=revised.revision,
-        status="amended" if supersedes else "preliminary",
-        outcome=outcome,
-        model=ModelIdentity(
-            id=card.id,
-            version=card.version,
-            sha256=model.package.digest,
-            framework="onnx",
-            preparation=card.preparation_version,
-            parameters=card.parameter_digest,
-        ),
-        modality=card.input.modality,
-        sop_class_uids=tuple(sorted({i.sop_class_uid for i in used})),
-        body_part=card.body_part,
-        inputs=tuple(PredictionInput(name=view, sop_instance_uid=sop) for view, sop in inputs.items()),
-        inputs_set_id=set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in used),
-        score=score,
-        score_meaning=card.score.meaning,
-        calibrated=card.score.calibrated,
-        category=category,
-        probabilities=probabilities or {},
-        thresholds={t.name: t.value for t in card.thresholds},
-        quality_flags=quality_flags,
-        reason=reason,
-        deid_profile=profile,
-        intended_use=card.disclaimer,
-        supersedes=supersedes,
-    )
 
 
 def run_outcome(tables: Tables, key: StudyKey, model_id: str, revision: int) -> RunOutcome | None:

@@ -14,12 +14,13 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from consumers.exam import Exam
 from consumers.loop import Record
-from consumers.predictions import Predictions, body_of, incomplete, prediction_id
+from consumers.predictions import Predictions
 from consumers.quiet import StudyKey
 from infra import metrics
 from infra.cassandra import Tables
@@ -28,9 +29,9 @@ from infra.kafka import Producer
 from infra.objects import Store
 from infra.settings import Settings
 from schemas.errors import BadMessage
-from schemas.events import Manifest, ManifestInstance, RunOutcome, StudyRevised
+from schemas.events import Manifest, RunOutcome, StudyRevised
 from schemas.topics import Zone
-from scoring.intake import Instance, Missing, NotApplicable, Selected
+from scoring.intake import Missing, Selected
 from scoring.outcomes import Failed, Outcome, Prepared
 from scoring.score import Model
 
@@ -59,19 +60,12 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Run:
-    """One model over one revision, with everything it needs."""
+    """An exam with its selected inputs, to be answered under the id `prediction`."""
 
     partition: int
-    revised: StudyRevised
-    manifest: Manifest
-    model: Model
+    exam: Exam
     selected: Selected
     prediction: str
-
-    @property
-    def key(self) -> StudyKey:
-        """The study."""
-        return StudyKey(self.revised.project, self.revised.study_instance_uid)
 
 
 class Score:
@@ -105,7 +99,7 @@ class Score:
         started = self._clock.monotonic()
         runs = [run for record in records for run in self._runs(record)]
         for model in self._models.values():
-            self._score(model, [run for run in runs if run.model is model], started)
+            self._score(model, [run for run in runs if run.exam.model is model], started)
         metrics.inc("prodrome_stage_instances_total", len(records), stage=NAME, outcome="scored")
 
     def abandon(self, record: Record, error: BadMessage) -> None:
@@ -141,33 +135,29 @@ class Score:
         if "identity_conflict" in revised.flags:
             log.warning("study %s: two patients, not scored", revised.study_instance_uid)
             return []
-        manifest = msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
-        instances = [_instance(i) for i in manifest.instances]
+        manifest = self._manifest(revised)
         runs = []
         for model in self._models.values():
-            selected = model.select(instances)
+            exam = Exam(revised=revised, manifest=manifest, model=model, profile=self._profile)
+            selected = exam.select()
             if isinstance(selected, Selected):
-                runs += self._run(record.partition, revised, manifest, model, selected)
+                runs += self._run(record.partition, exam, selected)
             elif isinstance(selected, Missing):
-                self._wait(record.partition, revised, model)
+                self._wait(record.partition, exam)
         return runs
 
-    def _run(
-        self, partition: int, revised: StudyRevised, manifest: Manifest, model: Model, selected: Selected
-    ) -> list[Run]:
-        key = StudyKey(revised.project, revised.study_instance_uid)
-        run = Run(partition, revised, manifest, model, selected, prediction_id(key, model.key(selected)))
-        known = self._predictions.outcome_of(key, model, run.prediction)
+    def _run(self, partition: int, exam: Exam, selected: Selected) -> list[Run]:
+        run = Run(partition, exam, selected, exam.prediction_id(selected))
+        known = self._predictions.outcome_of(exam.key, exam.model, run.prediction)
         if known is None:
             return [run]
-        self._ended(partition, key, model, revised.revision, known)
+        self._ended(partition, exam.key, exam.model, exam.revised.revision, known)
         return []
 
-    def _wait(self, partition: int, revised: StudyRevised, model: Model) -> None:
-        key = StudyKey(revised.project, revised.study_instance_uid)
+    def _wait(self, partition: int, exam: Exam) -> None:
+        key, model, revised = exam.key, exam.model, exam.revised
         name = (key, model.package.card.id)
-        said = prediction_id(key, f"incomplete {model.package.digest}")
-        if self._predictions.outcome_of(key, model, said) is not None:
+        if self._predictions.outcome_of(key, model, exam.incomplete_id) is not None:
             self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), "incomplete")
             return
         earlier = self._waiting.get(name)
@@ -177,6 +167,9 @@ class Score:
         self._tables.run(_WAIT, (partition, *key, model.package.card.id, since, text))
         self._predictions.ran(key, model, range(since, revised.revision + 1), "waiting")
         self._waiting[name] = Waiting(partition, revised, since, deadline)
+
+    def _manifest(self, revised: StudyRevised) -> Manifest:
+        return msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
 
     # 3. prepare beside, forward together
 
@@ -197,20 +190,21 @@ class Score:
             metrics.observe("prodrome_score_quiet_to_prediction_seconds", took, model=model.package.card.id)
 
     def _prepare(self, run: Run) -> Prepared | Outcome:
-        objects = {i.sop_instance_uid: i.object for i in run.manifest.instances}
+        objects = {i.sop_instance_uid: i.object for i in run.exam.manifest.instances}
         try:
-            return run.model.prepare(run.selected, lambda i: self._store.get(objects[i.sop_instance_uid]))
+            return run.exam.model.prepare(
+                run.selected, lambda i: self._store.get(objects[i.sop_instance_uid])
+            )
         except BadMessage as error:
             return Failed(reason=error.reason, detail=error.detail, inputs=run.selected.inputs)
 
     def _publish(self, run: Run, outcome: Outcome, seconds: float) -> None:
-        before = self._predictions.effective(run.key, run.model)
+        exam = run.exam
+        before = self._predictions.effective(exam.key, exam.model)
         supersedes = before if before != run.prediction else None
-        prediction = body_of(
-            run.revised, run.manifest, run.model, run.prediction, self._profile, outcome, supersedes
-        )
+        prediction = exam.answer(run.selected, outcome, supersedes)
         self._predictions.publish(prediction, seconds)
-        self._ended(run.partition, run.key, run.model, run.revised.revision, prediction.outcome)
+        self._ended(run.partition, exam.key, exam.model, exam.revised.revision, prediction.outcome)
 
     def _ended(self, partition: int, key: StudyKey, model: Model, revision: int, outcome: RunOutcome) -> None:
         """Write how a model ended for a revision and those that waited before it; nobody waits any more."""
@@ -223,36 +217,16 @@ class Score:
     def _give_up(self, key: StudyKey, model: Model, waiting: Waiting) -> None:
         revised = waiting.revised
         try:
-            manifest = msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
+            manifest = self._manifest(revised)
         except BadMessage as error:  # no message stands behind a deadline, so there is no dead letter
             log.error("study %s: %s; it waits no more", key.study, error)
             self._ended(waiting.partition, key, model, revised.revision, "failed")
             return
-        selected = model.select([_instance(i) for i in manifest.instances])
+        exam = Exam(revised=revised, manifest=manifest, model=model, profile=self._profile)
+        selected = exam.select()
         if isinstance(selected, Missing):
-            said = incomplete(revised, manifest, model, self._profile, selected.found, selected.views)
-            self._predictions.publish(said)
+            self._predictions.publish(exam.incomplete(selected))
             self._ended(waiting.partition, key, model, revised.revision, "incomplete")
         else:  # the package was changed meanwhile; the next revision is judged by the new one
             self._tables.run(_DONE, (waiting.partition, *key, model.package.card.id))
             del self._waiting[key, model.package.card.id]
-
-
-def _instance(instance: ManifestInstance) -> Instance:
-    """Return what a model's intake may know of an instance."""
-    facts: dict[str, Any] = {
-        name: instance.facts[name] for name in _FACTS if instance.facts.get(name) is not None
-    }
-    if "partial_view" in facts:
-        facts["partial_view"] = "YES" if facts["partial_view"] in (True, "YES") else "NO"
-    named = {name: getattr(instance, name) for name in _IDENTITY}
-    return msgspec.convert(facts | named, Instance)
-
-
-_IDENTITY: Final = (
-    "sop_instance_uid", "series_instance_uid", "sop_class_uid", "transfer_syntax_uid", "content_key", "pixel_key",
-    "conflict",
-)  # fmt: skip
-_FACTS: Final = tuple(name for name in Instance.__struct_fields__ if name not in _IDENTITY)
-
-__all__ = ["NotApplicable", "Score"]

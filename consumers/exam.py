@@ -1,0 +1,127 @@
+"""One revision of a study under one model: what the model's intake sees of it, and the bodies of answers. Pure.
+
+The same selected inputs, model, preparation and parameters give the same id and the same body; timings and
+trace are headers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from consumers.quiet import StudyKey
+from schemas.events import (
+    Manifest,
+    ManifestInstance,
+    ModelIdentity,
+    Prediction,
+    PredictionInput,
+    RunOutcome,
+    StudyRevised,
+)
+from schemas.ids import event_id, set_id
+from scoring.intake import Instance, Missing, NotApplicable, Selected
+from scoring.outcomes import Outcome, OutOfDomain, Scores
+from scoring.score import Model
+
+_IDENTITY: Final = (
+    "sop_instance_uid", "series_instance_uid", "sop_class_uid", "transfer_syntax_uid", "content_key", "pixel_key",
+    "conflict",
+)  # fmt: skip
+_FACTS: Final = tuple(name for name in Instance.__struct_fields__ if name not in _IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """A revision with its manifest, a model, and the profile under which the images were made clean."""
+
+    revised: StudyRevised
+    manifest: Manifest
+    model: Model
+    profile: str
+
+    @property
+    def key(self) -> StudyKey:
+        """The study."""
+        return StudyKey(self.revised.project, self.revised.study_instance_uid)
+
+    @property
+    def incomplete_id(self) -> str:
+        """The id of the one `incomplete` that is ever said of this study by this model."""
+        return event_id("prediction", *self.key, f"incomplete {self.model.package.digest}")
+
+    def select(self) -> Selected | Missing | NotApplicable:
+        """Return what the model's intake takes of the revision."""
+        return self.model.select([_instance(i) for i in self.manifest.instances])
+
+    def prediction_id(self, selected: Selected) -> str:
+        """Return the id of the answer for these inputs (`scoring.keys.prediction_key`, within the study)."""
+        return event_id("prediction", *self.key, self.model.key(selected))
+
+    def answer(self, selected: Selected, outcome: Outcome, supersedes: str | None) -> Prediction:
+        """Return the prediction of a scored, refused or failed exam."""
+        name = self.prediction_id(selected)
+        if isinstance(outcome, Scores):
+            return self._prediction(
+                name,
+                "predicted",
+                outcome.inputs,
+                supersedes=supersedes,
+                score=outcome.score,
+                category=outcome.predicted_class,
+                probabilities=outcome.probabilities,
+                quality_flags=outcome.quality_flags,
+            )
+        kind: RunOutcome = "out_of_domain" if isinstance(outcome, OutOfDomain) else "failed"
+        return self._prediction(name, kind, outcome.inputs, supersedes=supersedes, reason=outcome.reason)
+
+    def incomplete(self, missing: Missing) -> Prediction:
+        """Return what is said once when a model's deadline is over and inputs are missing."""
+        reason = "missing:" + ",".join(missing.views)
+        return self._prediction(self.incomplete_id, "incomplete", missing.found, reason=reason)
+
+    def _prediction(self, name: str, outcome: RunOutcome, inputs: dict[str, str], **more: Any) -> Prediction:
+        card = self.model.package.card
+        used = [i for i in self.manifest.instances if i.sop_instance_uid in inputs.values()]
+        nothing: dict[str, Any] = {
+            "score": None, "category": None, "probabilities": {}, "quality_flags": (), "reason": None,
+            "supersedes": None,
+        }  # fmt: skip
+        return Prediction(
+            prediction_id=name,
+            project=self.revised.project,
+            study_instance_uid=self.revised.study_instance_uid,
+            patient_id=self.revised.patient_id,
+            revision=self.revised.revision,
+            status="amended" if more.get("supersedes") else "preliminary",
+            outcome=outcome,
+            model=ModelIdentity(
+                id=card.id,
+                version=card.version,
+                sha256=self.model.package.digest,
+                framework="onnx",
+                preparation=card.preparation_version,
+                parameters=card.parameter_digest,
+            ),
+            modality=card.input.modality,
+            sop_class_uids=tuple(sorted({i.sop_class_uid for i in used})),
+            body_part=card.body_part,
+            inputs=tuple(PredictionInput(name=view, sop_instance_uid=sop) for view, sop in inputs.items()),
+            inputs_set_id=set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in used),
+            score_meaning=card.score.meaning,
+            calibrated=card.score.calibrated,
+            thresholds={t.name: t.value for t in card.thresholds},
+            deid_profile=self.profile,
+            intended_use=card.disclaimer,
+            **{**nothing, **more},
+        )
+
+
+def _instance(instance: ManifestInstance) -> Instance:
+    """Return what a model's intake may know of an instance."""
+    known = instance.facts
+    facts: dict[str, Any] = {name: known[name] for name in _FACTS if known.get(name) is not None}
+    if "partial_view" in facts:
+        facts["partial_view"] = "YES" if facts["partial_view"] in (True, "YES") else "NO"
+    named = {name: getattr(instance, name) for name in _IDENTITY}
+    return msgspec.convert(facts | named, Instance)
