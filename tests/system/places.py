@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import pydicom
 from house import House
 
+from infra.spool import InstanceHeader, SpoolReader, SpoolStore, pointer_to
 from schemas.dicom_reader import DicomReadError, read_file_header
 from schemas.topics import TOPICS, Zone
 
@@ -128,9 +129,15 @@ def sealed(house: House) -> Iterator[Place]:
     )
 
 
-def spool(house: House) -> Iterator[Place]:
-    """The spool, which holds what was sent as it was sent."""
-    yield from (Place(f"spool/{path.name}", path.read_bytes()) for path in _files(house.home / "spool"))
+def spool(house: House, project: str) -> Iterator[Place]:
+    """The datasets of a project in the spool, which holds what was sent as it was sent."""
+    reader = SpoolReader(Path(house.settings.spool.path))
+    store = SpoolStore.of(reader.folder)
+    for segment in reader.segments():
+        for record in reader.records(segment):
+            if isinstance(record.header, InstanceHeader) and record.header.project == project:
+                name = f"spool {segment} record {record.number}"
+                yield Place(name, store.read(pointer_to(reader.id, record)))
 
 
 def _files(folder: Path) -> list[Path]:
