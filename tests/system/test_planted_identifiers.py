@@ -31,7 +31,7 @@ pytestmark = pytest.mark.stack
 
 #: Tokens of the planted values that are words of ours too, and where they stand.
 ORDINARY: Final[dict[str, str]] = {
-    "dicom": "of the private value Pseudo-PHI-DICOM-Data; clean files begin with DICM, logs name a DICOM port",
+    "dicom": "of the private value Pseudo-PHI-DICOM-Data; the brain series names its device nifti2dicom",
     "data": "of the same; Cassandra's log names its data folder",
     "drive": "of 56 Walnut Drive; Cassandra's log speaks of disks and drives",
 }
@@ -70,7 +70,10 @@ def planted(
     shared: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Planted:
-    """Two patients' exams, one image more that waits in quarantine, and the 26 files: sent, and settled."""
+    """Two patients' exams, one image more that waits in quarantine, and the 26 files: sent, and settled.
+
+    Beside them goes an image of nobody that is looked for, whose words are ordinary ones.
+    """
     pairs = sorted(shared("deid-pairs/exampleData/tcia/dicom").glob("*.dcm"))
     folder = tmp_path_factory.mktemp("planted")
     patients = exams(images, "planted", patients=2)
@@ -79,9 +82,10 @@ def planted(
     doubtful.BurnedInAnnotation, doubtful.SOPInstanceUID = "YES", f"{doubtful.SOPInstanceUID}.9"
     doubtful.file_meta.MediaStorageSOPInstanceUID = doubtful.SOPInstanceUID
     files = [*written, write(doubtful, folder / "doubtful.dcm"), *pairs]
+    beside = shared("brain-mri/dicoms/N2D_0001.dcm")
     before = house.balance()
-    assert stored(house.send(files, "PLANTED"))
-    assert house.gained(before) == {"acknowledged": 35, "clean": 34, "quarantined": 1}
+    assert stored(house.send([*files, beside], "PLANTED"))
+    assert house.gained(before) == {"acknowledged": 36, "clean": 35, "quarantined": 1}
     study = house.keys("planted").pseudonymous_uid(study_of(patients[0]))
     eventually(lambda: house.predictions_of(study), "prediction")
     needles = of_pairs(pairs).union(*map(of_exam, patients))
@@ -187,10 +191,9 @@ def test_the_trusted_side_holds_them(house: House, planted: Planted) -> None:
     assert any("identities" in name for name in hits(planted.search, places.tables(house, "trusted")))
 
 
-def test_no_word_is_left_out_in_vain(house: House, shared: Callable[[str], Path]) -> None:
+def test_no_word_is_left_out_in_vain(house: House, planted: Planted) -> None:
     """Each word that is not looked for is a token of what was planted, and stands in our logs or messages."""
-    pairs = of_pairs(shared("deid-pairs/exampleData/tcia/dicom").glob("*.dcm"))
-    assert set(ORDINARY) <= {needle.casefold() for needle in pairs}
+    assert set(ORDINARY) <= {needle.casefold() for needle in of_pairs(planted.files)}
     found = hits(Search(ORDINARY), [*places.logs_and_work(house), *places.topics(house, "clean")])
     print(found)
     assert {hit.needle for some in found.values() for hit in some} == set(ORDINARY)
