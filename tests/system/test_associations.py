@@ -106,7 +106,7 @@ def cut(house: House, images: Mapping[str, Pixels], tmp_path_factory: pytest.Tem
     with ThreadPoolExecutor(3) as pool:
         open_long = pool.submit(held, house, "ASSOC", three, folder, 5 * QUIET_SECONDS)
         others = [
-            pool.submit(with_pauses, house, "ASSOC", pauses, folder, 0.3),
+            pool.submit(with_pauses, house, "ASSOC", pauses, folder, 1.0),
             pool.submit(at_once, house, "ASSOC", four, folder),
         ]
         for other in others:
