@@ -103,6 +103,13 @@ class Freeable:
         return [row.segment for row in rows if row.freeable]
 
 
+def _zones(found: Settings, trusted: Any) -> Any:
+    from infra.kafka import Producer, Zones
+
+    one = found.clean.kafka == found.trusted.kafka
+    return Zones(trusted, trusted if one else Producer(found.clean.kafka, trusted.stopping))
+
+
 class LiveLag:
     """Whether the live lane has had messages waiting for over a second: then the bulk lane stands aside."""
 
@@ -133,7 +140,9 @@ def deidentify(lane: str) -> None:
         _run_stage(
             found,
             found.trusted.kafka,
-            lambda producer: Deidentify(found, tables, producer, SystemClock(), lane, must_yield),
+            lambda producer: Deidentify(
+                found, tables, _zones(found, producer), SystemClock(), lane, must_yield
+            ),
         )
 
 

@@ -27,7 +27,7 @@ from consumers.workers import Job, Workers
 from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
-from infra.kafka import Producer
+from infra.kafka import Zones
 from infra.settings import Settings, master_key
 from schemas.codec import Message
 from schemas.errors import BadMessage, SlowDown
@@ -48,8 +48,8 @@ class Deidentify:
         Keys, stores, profile, workers.
     tables : Tables
         The trusted keyspace.
-    producer : Producer
-        To a cluster that holds the topics of both zones.
+    producer : Zones
+        This role speaks in both zones.
     clock : Clock
         For the day of a quarantine.
     lane : str
@@ -64,7 +64,7 @@ class Deidentify:
         self,
         settings: Settings,
         tables: Tables,
-        producer: Producer,
+        producer: Zones,
         clock: Clock,
         lane: str = "live",
         must_yield: Callable[[], bool] = lambda: False,

@@ -21,7 +21,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from schemas.codec import Message
 from schemas.errors import SlowDown
-from schemas.topics import Topic
+from schemas.topics import BY_NAME, Topic
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Producer:
     """
 
     def __init__(self, servers: str, stopping: threading.Event | None = None) -> None:
-        self._stopping = stopping or threading.Event()
+        self.stopping = stopping or threading.Event()
         self._lock = threading.Lock()
         self._producer = _Producer(
             {
@@ -85,7 +85,7 @@ class Producer:
                 self._produce(message, delivered)
             while pending:
                 self._producer.flush(FLUSH_SECONDS)
-                if pending and self._stopping.is_set():
+                if pending and self.stopping.is_set():
                     raise SlowDown("stopping while messages were unconfirmed")
         if failed:
             raise SlowDown(f"the broker refused {len(failed)} of {len(messages)} messages: {failed[0]}")
@@ -103,8 +103,37 @@ class Producer:
                 return
             except BufferError:
                 self._producer.poll(FLUSH_SECONDS)
-                if self._stopping.is_set():
+                if self.stopping.is_set():
                     raise SlowDown("stopping while the producer's queue was full") from None
+
+
+class Zones:
+    """The producers of both zones, for a role that holds both; one and the same where they share a cluster.
+
+    Parameters
+    ----------
+    trusted, clean : Producer
+        To the cluster of each zone's topics.
+    """
+
+    def __init__(self, trusted: Producer, clean: Producer) -> None:
+        self._trusted, self._clean = trusted, clean
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Publish each message in its topic's zone and return once all are confirmed.
+
+        Clean messages go first: an intake is settled only after what became of it is said.
+
+        Raises
+        ------
+        SlowDown
+            As `Producer.send`; all must be sent again.
+        """
+        if self._trusted is self._clean:
+            return self._trusted.send(messages)
+        for zone, producer in (("clean", self._clean), ("trusted", self._trusted)):
+            producer.send([message for message in messages if BY_NAME[message.topic].zone == zone])
+        return None
 
 
 class Lag(NamedTuple):
