@@ -23,7 +23,7 @@ from infra.settings import Settings
 from infra.spool import SpoolReader
 from infra.stack.lifecycle import status as programs
 from infra.stack.ports import recorded_addresses
-from schemas.topics import TOPICS
+from schemas.topics import BY_NAME, TOPICS
 
 #: group -> topics it reads
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -85,8 +85,10 @@ def _lags(found: Settings) -> dict[str, dict[str, int]]:
     from infra.kafka import lags
 
     result: dict[str, dict[str, int]] = {}
-    for lag in lags(found.trusted.kafka, GROUPS):
-        result.setdefault(lag.group, {})[lag.topic] = lag.messages
+    for zone in ("trusted", "clean"):
+        groups = {group: topics for group, topics in GROUPS.items() if BY_NAME[topics[0]].zone == zone}
+        for lag in lags(getattr(found, zone).kafka, groups):
+            result.setdefault(lag.group, {})[lag.topic] = lag.messages
     return result
 
 
