@@ -26,7 +26,8 @@ def start(layout: Layout) -> "Supervisor":
     """Start the daemon, and with it the parts."""
     write_state(layout, socket=str(socket_path(layout)))
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration_file(layout))]
-    environment = os.environ | {processes.MARK: str(layout.home)}
+    # A role that sets its title would write it over its environment, and with it over the mark.
+    environment = os.environ | {processes.MARK: str(layout.home), "SPT_NOENV": "1"}
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
     )

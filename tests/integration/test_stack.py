@@ -30,9 +30,10 @@ from infra.stack.lifecycle import down, status, up
 #: For something that takes seconds; a busy machine takes many.
 PATIENCE = 90.0
 
-# A role with a worker process; its page tells the worker's pid and a setting as they arrived.
+# A role with a title and a worker process; its page tells the worker's pid and a setting as they arrived.
 FAKE_ROLE = """
-import http.server, json, os, subprocess, sys
+import http.server, json, os, setproctitle, subprocess, sys
+setproctitle.setproctitle("prodrome fake")
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 told = json.dumps({"worker": worker.pid, "password": os.environ["PRODROME_PASSWORD"]})
 page = f'# {told}\\nprodrome_role_ready{{role="fake"}} 1.0\\n'.encode()
@@ -246,10 +247,11 @@ def test_up_recovers_from_a_killed_supervisor_on_other_ports(addresses: Addresse
     topic, keyspace = f"moved-{uuid4().hex}", f"moved_{uuid4().hex}"
     send(addresses, topic, b"moved")
     store(addresses, keyspace, rows=50)
-    supervisor = supervise.connect(layout)
+    supervisor, role = supervise.connect(layout), row(layout, "fake").pid
     assert supervisor is not None
     os.kill(supervisor.pid(), signal.SIGKILL)
     processes.end(lambda: processes.of_stack(layout.home), grace=0)
+    assert not processes.is_alive(role)
     taken = [
         socket.create_server(("127.0.0.1", port))
         for port in (addresses.kafka_controller, addresses.cassandra)
