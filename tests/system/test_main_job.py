@@ -132,6 +132,14 @@ def test_a_repeated_view_supersedes_once(scored: Seen, tmp_path: Path) -> None:
     assert distance(second, independent({**patient.files, "L-CC": again})) <= TOLERANCE
 
 
+def test_the_demo_holds(house: House) -> None:
+    """`prodrome demo`, beside all this: every check of its own holds, and it ends with status 0."""
+    done = house.prodrome("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✗" not in done.stdout
+    assert done.stdout.count("✓") >= 8
+
+
 def test_an_incomplete_exam_is_said_once_then_completed(scored: Seen, tmp_path: Path) -> None:
     """Three views: `incomplete` once at the deadline, naming the view; the fourth brings what supersedes it."""
     house, patient = scored.house, scored.patients[4]
@@ -144,14 +152,6 @@ def test_an_incomplete_exam_is_said_once_then_completed(scored: Seen, tmp_path: 
     _, prediction = house.predictions_of(patient.study)
     assert prediction["supersedes"] == said["prediction_id"]
     assert distance(prediction, independent({**patient.files, "R-MLO": fourth})) <= TOLERANCE
-
-
-def test_the_demo_holds(house: House) -> None:
-    """`prodrome demo`, beside all this: every check of its own holds, and it ends with status 0."""
-    done = house.prodrome("demo")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "✗" not in done.stdout
-    assert done.stdout.count("✓") >= 8
 
 
 def test_every_closed_revision_has_an_answer(scored: Seen) -> None:
