@@ -184,7 +184,7 @@ def _dead_letter(one: Decided, error: BadMessage) -> Message:
         value=b64(again.value),
         headers={name: b64(data) for name, data in again.headers},
     )
-    return encode("deadletter.trusted.v1", key, letter, identity=identity, source=NAME)
+    return encode("deadletter.trusted.v1", identity[0].encode(), letter, identity=identity, source=NAME)
 
 
 def _message(
