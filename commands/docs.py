@@ -33,7 +33,7 @@ KEYS: Final = {
     "instance.received.v1": "`<project>/<Study Instance UID as sent>`",
     "instance.received.bulk.v1": "`<project>/<Study Instance UID as sent>`",
     "instance.settled.v1": "`<spool>/<segment>`",
-    "deadletter.trusted.v1": "`<topic>/<partition>` of the letter, or the key of its one instance",
+    "deadletter.trusted.v1": "`<topic>/<partition>` of the message, or `<spool>/<segment>/<record>` of its one instance",
     "report.v1": "nothing is written yet",
     "deadletter.v1": "`<topic>/<partition>` of the letter",
 }

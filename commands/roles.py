@@ -119,9 +119,11 @@ class LiveLag:
 
     def __call__(self) -> bool:
         """Ask Kafka; raises `SlowDown` while it does not answer."""
+        from commands.status import GROUPS
         from infra.kafka import lags
 
-        waiting = lags(self._servers, {"prodrome-deidentify-live": ("instance.received.v1",)})[0].messages
+        group = "prodrome-deidentify-live"
+        waiting = lags(self._servers, {group: GROUPS[group]})[0].messages
         now = SystemClock().monotonic()
         self._since = None if waiting == 0 else self._since or now
         return self._since is not None and now - self._since > 1.0

@@ -16,12 +16,11 @@ decisions are remembered by intake, messages have the same bodies. It does not a
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
 
 from consumers import boundary, settle
 from consumers.intakes import Intakes
 from consumers.loop import Record
-from consumers.settle import BULK, LIVE, NAME, Decided
+from consumers.settle import NAME, Decided
 from consumers.vault import Vault
 from consumers.workers import Job, Workers
 from infra import metrics
@@ -32,11 +31,9 @@ from infra.settings import Settings, master_key
 from schemas.codec import Message
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import AssociationClosed, InstanceReceived, Pointer, ReceivedInstance
-from schemas.topics import Zone
+from schemas.topics import RECEIVED, Zone
 
 log = logging.getLogger(__name__)
-
-LANES: Final = {"live": LIVE, "bulk": BULK}
 
 
 class Deidentify:
@@ -70,7 +67,7 @@ class Deidentify:
         must_yield: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = NAME if lane == "live" else f"{NAME}-{lane}"
-        self.topics: Sequence[str] = (LANES[lane],)
+        self.topics: Sequence[str] = (RECEIVED[lane],)
         self.group = f"prodrome-deidentify-{lane}"
         self.batch = settings.deidentify.batch
         self._producer, self._must_yield = producer, must_yield

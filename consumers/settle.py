@@ -28,10 +28,9 @@ from schemas.events import (
     Value,
 )
 from schemas.ids import study_key
+from schemas.topics import RECEIVED
 
 NAME: Final = "deidentify"
-LIVE: Final = "instance.received.v1"
-BULK: Final = "instance.received.bulk.v1"
 CLEAN: Final = "instance.deidentified.v1"
 #: Left for an event's other fields beside its instances.
 _FRAME_BYTES: Final = 4096
@@ -171,10 +170,10 @@ def _dead_letter(one: Decided, error: BadMessage) -> Message:
     # The letter holds an event of this one instance, so that a replay repeats nothing else.
     event = InstanceReceived(project=one.project, study_instance_uid=one.study, instances=(one.instance,))
     key, identity = study_key(one.project, one.study), (str(one.instance.intake),)
-    again = encode(LIVE, key, event, identity=identity, source="relay")
+    again = encode(RECEIVED["live"], key, event, identity=identity, source="relay")
     letter = DeadLetter(
         stage=NAME,
-        topic=LIVE,
+        topic=RECEIVED["live"],
         partition=-1,
         offset=-1,
         reason=error.reason,

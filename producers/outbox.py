@@ -23,9 +23,10 @@ from schemas.events import (
     SegmentRelayed,
 )
 from schemas.ids import study_key
+from schemas.topics import RECEIVED
 
-LIVE: Final = "instance.received.v1"
-BULK: Final = "instance.received.bulk.v1"
+LIVE: Final = RECEIVED["live"]
+BULK: Final = RECEIVED["bulk"]
 SETTLED: Final = "instance.settled.v1"
 _ROLE: Final = "relay"
 

@@ -48,4 +48,6 @@ TOPICS: Final[tuple[Topic, ...]] = (
 )  # fmt: skip
 
 BY_NAME: Final = {topic.name: topic for topic in TOPICS}
+#: lane -> the topic of what was received
+RECEIVED: Final = {"live": "instance.received.v1", "bulk": "instance.received.bulk.v1"}
 DEAD_LETTER_TOPIC: Final[dict[Zone, str]] = {"trusted": "deadletter.trusted.v1", "clean": "deadletter.v1"}
