@@ -27,6 +27,7 @@ from commands.stack import bring_up, layout
 from commands.status import intakes
 from commands.wiring import told
 from consumers.deid.keys import ProjectKeys
+from infra.connections import kafka_of
 from infra.kafka import read
 from infra.load import study_uid_of, write_exams, write_mr
 from infra.settings import Settings, load, master_key
@@ -135,7 +136,9 @@ def quiet_to_prediction(found: Settings, folder: Path, seed: str) -> dict[str, f
 
 def _listen(found: Settings, study: str, seen: threading.Event, stopping: threading.Event) -> None:
     key = f"default/{study}".encode()
-    for message in read(found.clean.kafka, "prediction.v1", from_start=True, follow=True, stopping=stopping):
+    for message in read(
+        kafka_of(found.clean), "prediction.v1", from_start=True, follow=True, stopping=stopping
+    ):
         if message.key == key:
             seen.set()
             return

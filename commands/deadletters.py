@@ -9,6 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from commands.wiring import settings, told
+from infra.connections import kafka_of
 from infra.kafka import Producer, Received, read
 from infra.settings import Settings
 from schemas.codec import Message, decode
@@ -26,7 +27,7 @@ def letters(found: Settings, zone: str) -> Iterator[tuple[Received, DeadLetter]]
     """Yield the dead letters of a zone, each once however often it was written, oldest first."""
     topic = DEAD_LETTER_TOPIC[zone]  # type: ignore[index]
     seen: set[bytes] = set()
-    for message in read(getattr(found, zone).kafka, topic, from_start=True, follow=False):
+    for message in read(kafka_of(getattr(found, zone)), topic, from_start=True, follow=False):
         try:
             letter = decode(message.value, message.headers, accepts=BY_NAME[topic].types)
         except BadMessage:
@@ -66,7 +67,7 @@ def replay(zone: str, reason: str | None, dry_run: bool) -> None:
         found = settings()
         messages = [_again(letter) for _, letter in letters(found, zone) if reason in (None, letter.reason)]
         if not dry_run:
-            producer = Producer(getattr(found, zone).kafka)
+            producer = Producer(kafka_of(getattr(found, zone)))
             for message in track(messages, description="replaying"):
                 producer.send([message])
         click.echo(f"{len(messages)} {'would be ' if dry_run else ''}replayed")

@@ -30,6 +30,7 @@ from commands.wiring import opened, told
 from consumers.deid.keys import ProjectKeys
 from consumers.predictions import run_outcome
 from consumers.quiet import StudyKey
+from infra.connections import kafka_of
 from infra.demo import Exam, make_exams, read_images, repeated_view, spot_view, to_bytes
 from infra.demo_reference import read_weights, reference
 from infra.kafka import read
@@ -236,7 +237,9 @@ class Demo:
 
 
 def _follow(found: Settings, stopping: threading.Event) -> Iterator[bytes]:
-    for message in read(found.clean.kafka, "prediction.v1", from_start=True, follow=True, stopping=stopping):
+    for message in read(
+        kafka_of(found.clean), "prediction.v1", from_start=True, follow=True, stopping=stopping
+    ):
         yield message.value
 
 

@@ -16,6 +16,7 @@ from commands.wiring import clean_store, open_spool, settings, stop_event, table
 from infra import logs, metrics
 from infra.cassandra import Tables
 from infra.clock import SystemClock
+from infra.connections import KafkaConnection, kafka_of
 from infra.settings import Settings
 from infra.spool import SpoolReader
 
@@ -35,17 +36,17 @@ def _ready(role: str) -> None:
     metrics.put("prodrome_role_ready", 1, role=role)
 
 
-def _run_stage(found: Settings, servers: str, make: Any) -> None:
+def _run_stage(found: Settings, kafka: KafkaConnection, make: Any) -> None:
     from consumers.app import run
     from infra.kafka import Producer, wait_until_ready
 
     stopping = threading.Event()
     folder = found.home / "work"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wait_until_ready(servers)
-    producer = Producer(servers, stopping)
+    wait_until_ready(kafka)
+    producer = Producer(kafka, stopping)
     stage = make(producer)
-    run(stage, servers, producer, stopping, found.role, folder)
+    run(stage, kafka, producer, stopping, found.role, folder)
 
 
 @click.command()
@@ -78,7 +79,7 @@ def relay() -> None:
         stop = stop_event()
         folder = Path(found.spool.path)
         freeable = Freeable(tables_of(found.trusted), folder)
-        producer = Producer(found.trusted.kafka, stop)
+        producer = Producer(kafka_of(found.trusted), stop)
         _ready("relay")
         publish(
             folder,
@@ -106,15 +107,16 @@ class Freeable:
 def _zones(found: Settings, trusted: Any) -> Any:
     from infra.kafka import Producer, Zones
 
-    one = found.clean.kafka == found.trusted.kafka
-    return Zones(trusted, trusted if one else Producer(found.clean.kafka, trusted.stopping))
+    clean = kafka_of(found.clean)
+    one = clean == kafka_of(found.trusted)
+    return Zones(trusted, trusted if one else Producer(clean, trusted.stopping))
 
 
 class LiveLag:
     """Whether the live lane has had messages waiting for over a second: then the bulk lane stands aside."""
 
-    def __init__(self, servers: str) -> None:
-        self._servers = servers
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._kafka = kafka
         self._since: float | None = None
 
     def __call__(self) -> bool:
@@ -123,7 +125,7 @@ class LiveLag:
         from infra.kafka import lags
 
         group = "prodrome-deidentify-live"
-        waiting = lags(self._servers, {group: GROUPS[group]})[0].messages
+        waiting = lags(self._kafka, {group: GROUPS[group]})[0].messages
         now = SystemClock().monotonic()
         self._since = None if waiting == 0 else self._since or now
         return self._since is not None and now - self._since > 1.0
@@ -138,10 +140,10 @@ def deidentify(lane: str) -> None:
         from consumers.deidentify import Deidentify
 
         tables = tables_of(found.trusted)
-        must_yield = LiveLag(found.trusted.kafka) if lane == "bulk" else lambda: False
+        must_yield = LiveLag(kafka_of(found.trusted)) if lane == "bulk" else lambda: False
         _run_stage(
             found,
-            found.trusted.kafka,
+            kafka_of(found.trusted),
             lambda producer: Deidentify(
                 found, tables, _zones(found, producer), SystemClock(), lane, must_yield
             ),
@@ -157,7 +159,9 @@ def catalog() -> None:
 
         tables, store = tables_of(found.clean), clean_store(found)
         _run_stage(
-            found, found.clean.kafka, lambda producer: Catalog(found, tables, store, producer, SystemClock())
+            found,
+            kafka_of(found.clean),
+            lambda producer: Catalog(found, tables, store, producer, SystemClock()),
         )
 
 
@@ -169,7 +173,7 @@ def ledger() -> None:
         from consumers.ledger import Ledger
 
         tables = tables_of(found.trusted)
-        _run_stage(found, found.trusted.kafka, lambda _: Ledger(found, tables, SystemClock()))
+        _run_stage(found, kafka_of(found.trusted), lambda _: Ledger(found, tables, SystemClock()))
 
 
 @click.command()
@@ -184,6 +188,6 @@ def score() -> None:
         tables, store = tables_of(found.clean), clean_store(found)
         _run_stage(
             found,
-            found.clean.kafka,
+            kafka_of(found.clean),
             lambda producer: Score(found, tables, store, producer, SystemClock(), models),
         )

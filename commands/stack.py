@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from commands.wiring import settings, told
+from infra.secret_files import write_secret
 from infra.settings import PREFIX, Settings, load, read_env_file
 from infra.stack.layout import Addresses, Layout, Role
 from schemas.errors import SettingsError
@@ -135,9 +136,7 @@ def role_environment(found: Settings, addresses: Addresses, given: Mapping[str, 
 def write_environment(path: Path, environment: Mapping[str, str]) -> None:
     """Write the settings that commands of this home take when the environment does not say otherwise."""
     lines = [f"{name}={value}" for name, value in sorted(environment.items()) if name != "PRODROME_HOME"]
-    _write_private(
-        path, "# written by `prodrome up`; the environment wins over it\n" + "\n".join(lines) + "\n"
-    )
+    write_secret(path, "# written by `prodrome up`; the environment wins over it\n" + "\n".join(lines) + "\n")
 
 
 def given_before(path: Path) -> dict[str, str]:
@@ -154,23 +153,18 @@ def make_secrets(found: Settings) -> None:
                 f"the master key {path} is gone and there are data: restore your backup. A new key would give"
                 " every patient a new pseudonym and leave the vault closed for ever."
             )
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_private(path, secrets.token_bytes(32).hex() + "\n")
+        write_secret(path, secrets.token_bytes(32).hex() + "\n")
 
 
 def apply_migrations(found: Settings) -> list[str]:
     """Make topics, keyspaces and tables of both zones; return what was made."""
     from infra.cassandra import migrate as apply
+    from infra.connections import cassandra_of, kafka_of
     from infra.kafka import create_topics
     from schemas.topics import TOPICS
 
     made = []
     for name, zone in (("trusted", found.trusted), ("clean", found.clean)):
-        made += create_topics(zone.kafka, [t for t in TOPICS if t.zone == name], zone.topic_replication)
-        made += apply(zone.cassandra, zone.keyspace, name, zone.replication)
+        made += create_topics(kafka_of(zone), [t for t in TOPICS if t.zone == name], zone.topic_replication)
+        made += apply(cassandra_of(zone), zone.keyspace, name, zone.replication)
     return made
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)

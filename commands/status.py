@@ -19,6 +19,7 @@ from rich.table import Table
 
 from commands.stack import layout
 from commands.wiring import opened, settings
+from infra.connections import kafka_of
 from infra.settings import Settings
 from infra.spool import SpoolReader
 from infra.stack.lifecycle import status as programs
@@ -87,7 +88,7 @@ def _lags(found: Settings) -> dict[str, dict[str, int]]:
     result: dict[str, dict[str, int]] = {}
     for zone in ("trusted", "clean"):
         groups = {group: topics for group, topics in GROUPS.items() if BY_NAME[topics[0]].zone == zone}
-        for lag in lags(getattr(found, zone).kafka, groups):
+        for lag in lags(kafka_of(getattr(found, zone)), groups):
             result.setdefault(lag.group, {})[lag.topic] = lag.messages
     return result
 

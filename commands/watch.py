@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from commands.wiring import settings, stop_event, told
+from infra.connections import kafka_of
 from infra.kafka import Received, read
 from schemas.topics import BY_NAME, TOPICS
 
@@ -26,10 +27,8 @@ def watch(topic: str, from_start: bool, no_follow: bool, as_json: bool) -> None:
     with told():
         found = settings()
         name = SHORT[topic]
-        servers = getattr(found, BY_NAME[name].zone).kafka
-        for message in read(
-            servers, name, from_start=from_start, follow=not no_follow, stopping=stop_event()
-        ):
+        kafka = kafka_of(getattr(found, BY_NAME[name].zone))
+        for message in read(kafka, name, from_start=from_start, follow=not no_follow, stopping=stop_event()):
             click.echo(_json(message) if as_json else _line(message))
 
 

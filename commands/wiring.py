@@ -10,6 +10,7 @@ import click
 
 from infra.cassandra import Tables
 from infra.clock import SystemClock
+from infra.connections import cassandra_of
 from infra.objects import Store
 from infra.settings import Settings, Zone, load
 from infra.spool import Spool, SpoolLimits
@@ -18,7 +19,7 @@ from schemas.errors import ProdromeError
 
 def tables_of(zone: Zone) -> Tables:
     """Return the tables of a zone's keyspace; connects at the first statement."""
-    return Tables(zone.cassandra, zone.keyspace)
+    return Tables(cassandra_of(zone), zone.keyspace)
 
 
 def clean_store(settings: Settings) -> Store:

@@ -23,6 +23,7 @@ import faust
 
 from consumers.loop import Loop, Stage, place
 from infra import metrics
+from infra.connections import KafkaConnection
 from infra.kafka import Producer, lags
 from infra.settings import Role
 
@@ -36,12 +37,13 @@ TICK_SECONDS: Final = 0.2
 WORKING_SECONDS: Final = 900.0
 
 
-def topology(loop: Loop, servers: str, folder: Path) -> faust.App:
+def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App:
     """Return the faust app of a stage: one agent over its topics, one timer for its deadlines."""
     stage = loop.stage
     app = faust.App(
         stage.group,
-        broker=[f"kafka://{server}" for server in servers.split(",")],
+        broker=[f"kafka://{server}" for server in connection.servers.split(",")],
+        broker_credentials=_credentials(connection),
         store="memory://",
         datadir=folder / stage.group,  # made by faust, never used without tables
         key_serializer="raw",
@@ -101,7 +103,12 @@ def topology(loop: Loop, servers: str, folder: Path) -> faust.App:
 
 
 def run(
-    stage: Stage, servers: str, producer: Producer, stopping: threading.Event, settings: Role, folder: Path
+    stage: Stage,
+    connection: KafkaConnection,
+    producer: Producer,
+    stopping: threading.Event,
+    settings: Role,
+    folder: Path,
 ) -> None:
     """Run a stage until the process is told to end. Blocks.
 
@@ -109,10 +116,10 @@ def run(
     ----------
     stage : Stage
         What to do.
-    servers : str
-        Bootstrap servers of the stage's zone.
+    connection : KafkaConnection
+        To the Kafka of the stage's zone.
     producer : Producer
-        For dead letters; to the same servers.
+        For dead letters; to the same cluster.
     stopping : threading.Event
         Set here when the process is told to end, so that nothing waits for a dependency any more.
     settings : Role
@@ -121,18 +128,30 @@ def run(
         For what faust wants to write.
     """
     loop = Loop(stage, producer, stopping, settings.deadletter_limit)
-    app = topology(loop, servers, folder)
+    app = topology(loop, connection, folder)
     stall = settings.stall_seconds
 
     @app.on_before_shutdown.connect
     async def stop(*_: Any, **__: Any) -> None:
         stopping.set()
 
-    threading.Thread(target=_watch, args=(loop, servers, stall), daemon=True, name="watchdog").start()
+    threading.Thread(target=_watch, args=(loop, connection, stall), daemon=True, name="watchdog").start()
     worker = faust.Worker(
         app, loglevel="ERROR", override_logging=False, redirect_stdouts=False, blocking_timeout=0
     )
     worker.execute_from_commandline()
+
+
+def _credentials(connection: KafkaConnection) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    context = connection.tls.context() if connection.tls else None
+    if connection.username:
+        return faust.SASLCredentials(
+            username=connection.username,
+            password=connection.password(),
+            mechanism=connection.mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
 
 
 def _or_exit(step: Callable[[], None]) -> None:
@@ -146,12 +165,12 @@ def _or_exit(step: Callable[[], None]) -> None:
         os._exit(0 if isinstance(error, SystemExit) else 70)
 
 
-def _watch(loop: Loop, servers: str, stall: float) -> None:
+def _watch(loop: Loop, connection: KafkaConnection, stall: float) -> None:
     """End the process when messages wait and nothing moves: the supervisor starts it anew."""
     last, moved = -1, time.monotonic()
     while not loop.stopping.wait(stall / 4):
         try:
-            waiting = sum(lag.messages for lag in lags(servers, {loop.stage.group: loop.stage.topics}))
+            waiting = sum(lag.messages for lag in lags(connection, {loop.stage.group: loop.stage.topics}))
         except Exception:  # a broker that is down is no stall of ours
             waiting = 0
         busy = loop.state in ("slow", "halted") or (

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestValidationException
+from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, PreparedStatement
 
+from infra.connections import CassandraConnection
 from schemas.errors import SlowDown
 
 log = logging.getLogger(__name__)
@@ -40,14 +42,14 @@ class Tables:
 
     Parameters
     ----------
-    contact_points : str
-        ``host:port,host:port``; one port for all.
+    connection : CassandraConnection
+        Where the cluster is and who we are to it.
     keyspace : str or None
         None for migrations, which create it.
     """
 
-    def __init__(self, contact_points: str, keyspace: str | None) -> None:
-        self._contact_points = contact_points
+    def __init__(self, connection: CassandraConnection, keyspace: str | None) -> None:
+        self._connection = connection
         self._keyspace = keyspace
         self._cluster: Cluster | None = None
         self._session: Session | None = None
@@ -117,7 +119,8 @@ class Tables:
 
     def _connected(self) -> Session:
         if self._session is None:
-            hosts = [item.rpartition(":") for item in self._contact_points.split(",")]
+            connection = self._connection
+            hosts = [item.rpartition(":") for item in connection.servers.split(",")]
             profile = ExecutionProfile(
                 load_balancing_policy=TokenAwarePolicy(RoundRobinPolicy()),
                 consistency_level=ConsistencyLevel.LOCAL_QUORUM,
@@ -131,6 +134,8 @@ class Tables:
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
                 protocol_version=5,
                 connect_timeout=REQUEST_SECONDS,
+                auth_provider=_login(connection),
+                ssl_context=connection.tls.context() if connection.tls else None,
             )
             try:
                 self._session = cluster.connect(self._keyspace)
@@ -141,11 +146,15 @@ class Tables:
         return self._session
 
 
-def wait_ready(contact_points: str, seconds: float) -> None:
+def _login(connection: CassandraConnection) -> PlainTextAuthProvider | None:
+    return PlainTextAuthProvider(connection.username, connection.password()) if connection.username else None
+
+
+def wait_ready(connection: CassandraConnection, seconds: float) -> None:
     """Return when Cassandra answers a query; raise `SlowDown` after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
-        tables = Tables(contact_points, None)
+        tables = Tables(connection, None)
         try:
             tables.run("SELECT release_version FROM system.local")
             return
@@ -157,7 +166,7 @@ def wait_ready(contact_points: str, seconds: float) -> None:
             tables.close()
 
 
-def migrate(contact_points: str, keyspace: str, zone: str, replication: int) -> list[str]:
+def migrate(connection: CassandraConnection, keyspace: str, zone: str, replication: int) -> list[str]:
     """Apply the migrations of a zone that the keyspace has not seen; return their names.
 
     Each file is applied statement by statement and then recorded; one that was cut in the middle is applied
@@ -165,7 +174,7 @@ def migrate(contact_points: str, keyspace: str, zone: str, replication: int) -> 
     """
     if not keyspace.isidentifier():
         raise ValueError(f"expected a keyspace of letters, digits and _, came {keyspace!r}")
-    root = Tables(contact_points, None)
+    root = Tables(connection, None)
     try:
         root.run(
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
@@ -179,7 +188,7 @@ def migrate(contact_points: str, keyspace: str, zone: str, replication: int) -> 
     finally:
         root.close()
     wanted = [path for path in sorted((MIGRATIONS / zone).glob("*.cql")) if path.name not in seen]
-    tables = Tables(contact_points, keyspace)
+    tables = Tables(connection, keyspace)
     try:
         for path in wanted:
             for statement in _statements(path.read_text()):

@@ -19,6 +19,7 @@ from confluent_kafka import Producer as _Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from infra.connections import KafkaConnection
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import BY_NAME, Topic
@@ -39,18 +40,18 @@ class Producer:
 
     Parameters
     ----------
-    servers : str
-        Bootstrap servers.
+    connection : KafkaConnection
+        Where the cluster is and who we are to it.
     stopping : threading.Event
         Set when the role ends; a `send` that waits for a broker then raises `SlowDown`.
     """
 
-    def __init__(self, servers: str, stopping: threading.Event | None = None) -> None:
+    def __init__(self, connection: KafkaConnection, stopping: threading.Event | None = None) -> None:
         self.stopping = stopping or threading.Event()
         self._lock = threading.Lock()
         self._producer = _Producer(
             {
-                "bootstrap.servers": servers,
+                **client_config(connection),
                 "enable.idempotence": True,
                 "acks": "all",
                 # librdkafka's default differs from Java's and aiokafka's: one key, one partition, for all.
@@ -136,6 +137,25 @@ class Zones:
         return None
 
 
+def client_config(connection: KafkaConnection) -> dict[str, Any]:
+    """Return what every client needs to reach the cluster and to be let in."""
+    tls, login = connection.tls, bool(connection.username)
+    config: dict[str, Any] = {
+        "bootstrap.servers": connection.servers,
+        "security.protocol": ("SASL_" if login else "") + ("SSL" if tls else "PLAINTEXT"),
+    }
+    if login:
+        config |= {
+            "sasl.mechanism": connection.mechanism,
+            "sasl.username": connection.username,
+            "sasl.password": connection.password(),
+        }
+    if tls:
+        files = {"ca": tls.ca, "certificate": tls.cert, "key": tls.key}
+        config |= {f"ssl.{name}.location": str(path) for name, path in files.items() if path}
+    return config
+
+
 class Lag(NamedTuple):
     """Messages of one topic that a group has not finished."""
 
@@ -144,31 +164,33 @@ class Lag(NamedTuple):
     messages: int
 
 
-def wait_ready(servers: str, seconds: float) -> None:
+def wait_ready(connection: KafkaConnection, seconds: float) -> None:
     """Return when the cluster answers a metadata request; raise `SlowDown` after `seconds`."""
     deadline = time.monotonic() + seconds
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    admin = AdminClient({**client_config(connection), "log_level": 0})
     while True:
         try:
             admin.list_topics(timeout=2)
             return
         except KafkaException as error:
             if time.monotonic() > deadline:
-                raise SlowDown(f"Kafka at {servers} did not answer within {seconds:.0f} s: {error}") from None
+                raise SlowDown(
+                    f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {error}"
+                ) from None
 
 
-def wait_until_ready(servers: str) -> None:
+def wait_until_ready(connection: KafkaConnection) -> None:
     """Return when the cluster answers, however long it takes: a role that starts first waits."""
     while True:
         try:
-            return wait_ready(servers, 30.0)
+            return wait_ready(connection, 30.0)
         except SlowDown as error:
             log.warning("waiting: %s", error)
 
 
-def create_topics(servers: str, topics: Iterable[Topic], replication: int) -> list[str]:
+def create_topics(connection: KafkaConnection, topics: Iterable[Topic], replication: int) -> list[str]:
     """Make the topics that do not exist yet and return their names."""
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 3})
+    admin = AdminClient({**client_config(connection), "log_level": 3})
     present = set(admin.list_topics(timeout=ADMIN_SECONDS).topics)
     wanted = [
         NewTopic(
@@ -190,7 +212,7 @@ def _most(topic: Topic) -> int:
     return LETTER_BYTES if topic.name.startswith("deadletter") else MESSAGE_BYTES
 
 
-def lags(servers: str, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
+def lags(connection: KafkaConnection, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
     """Return how many messages each group has not committed yet, a topic.
 
     Parameters
@@ -206,14 +228,14 @@ def lags(servers: str, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
     return [
         Lag(group, topic, messages)
         for group, topics in groups.items()
-        for topic, messages in _group_lag(servers, group, topics).items()
+        for topic, messages in _group_lag(connection, group, topics).items()
     ]
 
 
-def _group_lag(servers: str, group: str, topics: Sequence[str]) -> dict[str, int]:
+def _group_lag(connection: KafkaConnection, group: str, topics: Sequence[str]) -> dict[str, int]:
     # A consumer and not an AdminClient: librdkafka 2.16 ends the process with SIGSEGV when an admin client
     # goes while a request for group offsets waits for a broker that is down [seen under kill -9 of Kafka].
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": group, "log_level": 0})
+    consumer = Consumer({**client_config(connection), "group.id": group, "log_level": 0})
     try:
         known = consumer.list_topics(timeout=ADMIN_SECONDS).topics
         parts = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
@@ -223,7 +245,7 @@ def _group_lag(servers: str, group: str, topics: Sequence[str]) -> dict[str, int
             result[part.topic] += end - max(part.offset, start)
         return result
     except KafkaException as error:
-        raise SlowDown(f"Kafka at {servers}: {error.args[0].name()}") from None
+        raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
     finally:
         consumer.close()
 
@@ -240,7 +262,12 @@ class Received(NamedTuple):
 
 
 def read(
-    servers: str, topic: str, *, from_start: bool, follow: bool, stopping: threading.Event | None = None
+    connection: KafkaConnection,
+    topic: str,
+    *,
+    from_start: bool,
+    follow: bool,
+    stopping: threading.Event | None = None,
 ) -> Iterator[Received]:
     """Yield the messages of a topic without a group: nothing is committed, nobody is disturbed.
 
@@ -253,7 +280,7 @@ def read(
     """
     consumer = Consumer(
         {
-            "bootstrap.servers": servers,
+            **client_config(connection),
             "group.id": "prodrome-read",
             "enable.auto.commit": False,
             "log_level": 0,
@@ -263,7 +290,7 @@ def read(
         try:
             parts = list(consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic].partitions)
         except KafkaException as error:
-            raise SlowDown(f"Kafka at {servers} does not answer: {error.args[0].name()}") from None
+            raise SlowDown(f"Kafka at {connection.servers} does not answer: {error.args[0].name()}") from None
         bounds = {
             p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS) for p in parts
         }

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
+from infra.secret_files import read_secret
 from schemas.errors import SettingsError
 from schemas.sources import Source
 
@@ -33,7 +34,17 @@ class Zone:
     """How one zone's Kafka, Cassandra and store are reached; both zones may point at one cluster."""
 
     kafka: str = _setting("127.0.0.1:19092", "Kafka bootstrap servers, host:port,host:port")
+    kafka_username: str = _setting("", "User of Kafka (SASL); empty logs in as nobody")
+    kafka_password_file: str = _setting("", "File (mode 600) with that user's password")
+    kafka_mechanism: str = _setting("SCRAM-SHA-512", "SASL mechanism: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN")
+    kafka_tls: bool = _setting(False, "Speak TLS with Kafka")
     cassandra: str = _setting("127.0.0.1:19042", "Cassandra contact points, host:port,host:port")
+    cassandra_username: str = _setting("", "Role of Cassandra to log in as; empty logs in as nobody")
+    cassandra_password_file: str = _setting("", "File (mode 600) with that role's password")
+    cassandra_tls: bool = _setting(False, "Speak TLS with Cassandra")
+    tls_ca: str = _setting("", "PEM file of the CAs that signed the servers; empty takes the system's list")
+    tls_cert: str = _setting("", "PEM file of our own certificate, where the servers ask for one")
+    tls_key: str = _setting("", "PEM file (mode 600) of its key")
     keyspace: str = _setting("", "Keyspace; empty takes prodrome_trusted or prodrome_clean")
     replication: int = _setting(1, "Replicas of each row, used when migrations create the keyspace")
     topic_replication: int = _setting(1, "Replicas of each partition, used when topics are created")
@@ -220,11 +231,7 @@ def master_key(settings: Settings) -> bytes:
         The file is absent, readable by others, or does not hold 64 hexadecimal digits.
     """
     path = Path(settings.deidentify.master_key_file)
-    if not path.is_file():
-        raise SettingsError(f"no master key at {path}: `prodrome up` makes one, or restore your backup")
-    if path.stat().st_mode & 0o077:
-        raise SettingsError(f"{path} can be read by others: chmod 600 it")
-    text = path.read_text().strip()
+    text = read_secret(path, "`prodrome up` makes a master key, or restore your backup")
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.connections import CassandraConnection, KafkaConnection
 from infra.stack.layout import Addresses, Layout
 from infra.stack.lifecycle import down, up
 
@@ -40,6 +41,18 @@ def make_layout() -> Iterator[Callable[[str], Layout]]:
 def stack(make_layout: Callable[[str], Layout]) -> Addresses:
     """Where a real Kafka and a real Cassandra listen; shared, so leave no topic or keyspace of a plain name."""
     return up(make_layout("shared"), say=print)
+
+
+@pytest.fixture(scope="session")
+def kafka_at(stack: Addresses) -> KafkaConnection:
+    """The stack's Kafka, as one who may do everything."""
+    return KafkaConnection(servers=stack.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def cassandra_at(stack: Addresses) -> CassandraConnection:
+    """The stack's Cassandra, as one who may do everything."""
+    return CassandraConnection(servers=f"{stack.host}:{stack.cassandra}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from infra.secret_files import write_secret
 from infra.stack.layout import Layout, Program, StackError
 
 #: A role that is told to stop finishes its batch; one that needs longer is killed, which loses nothing.
@@ -66,12 +67,12 @@ def write(layout: Layout, programs: Sequence[Program]) -> None:
         if old.stem not in {program.name for program in programs}:
             old.unlink()
     for program in programs:
-        _write_private(_launch_file(layout, program.name), program.document())
+        write_secret(_launch_file(layout, program.name), program.document())
     files = min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     # Said or not, root stays root; said, supervisord does not warn of it.
     user = "user=root\n" if os.geteuid() == 0 else ""
     daemon = _DAEMON.format(layout=layout, files=files, user=user, socket=socket_path(layout))
-    _write_private(
+    write_secret(
         configuration_file(layout), daemon + "".join(_section(layout, program) for program in programs)
     )
 
@@ -125,11 +126,3 @@ def configuration_file(layout: Layout) -> Path:
 
 def _launch_file(layout: Layout, name: str) -> Path:
     return layout.run / f"{name}.json"
-
-
-def _write_private(path: Path, text: str) -> None:
-    # The environment of a role holds its passwords.
-    new = path.with_suffix(".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)

@@ -7,31 +7,29 @@ import pytest
 from cassandra import InvalidRequest
 
 from infra.cassandra import BATCH_ROWS, MIGRATIONS, Tables, migrate, wait_ready
-from infra.stack.layout import Addresses
+from infra.connections import CassandraConnection
 from schemas.errors import SlowDown
 
 pytestmark = pytest.mark.stack
 
+NOWHERE = CassandraConnection(servers="127.0.0.1:1")
 INSERT = "INSERT INTO patient_studies (project, patient, study) VALUES (?, ?, ?)"
 SELECT = "SELECT study FROM patient_studies WHERE project = ? AND patient = ?"
 SOME = "SELECT study FROM patient_studies WHERE project = ? AND patient = ? AND study IN ?"
 
 
 @pytest.fixture(scope="module")
-def node(stack: Addresses) -> str:
-    return f"127.0.0.1:{stack.cassandra}"
-
-
-@pytest.fixture(scope="module")
-def keyspace(node: str) -> str:
+def keyspace(cassandra_at: CassandraConnection) -> str:
     name = f"contract_{uuid.uuid4().hex[:12]}"
-    assert migrate(node, name, "clean", 1) == [p.name for p in sorted((MIGRATIONS / "clean").glob("*.cql"))]
+    assert migrate(cassandra_at, name, "clean", 1) == [
+        p.name for p in sorted((MIGRATIONS / "clean").glob("*.cql"))
+    ]
     return name
 
 
 @pytest.fixture(scope="module")
-def tables(node: str, keyspace: str) -> Iterator[Tables]:
-    found = Tables(node, keyspace)
+def tables(cassandra_at: CassandraConnection, keyspace: str) -> Iterator[Tables]:
+    found = Tables(cassandra_at, keyspace)
     yield found
     found.close()
 
@@ -40,24 +38,26 @@ def studies(count: int, patient: str) -> list[tuple[str, tuple[str, str, str]]]:
     return [(INSERT, ("default", patient, f"1.{i:04}")) for i in range(count)]
 
 
-def test_a_keyspace_is_migrated_once(node: str, keyspace: str) -> None:
+def test_a_keyspace_is_migrated_once(cassandra_at: CassandraConnection, keyspace: str) -> None:
     """A second `prodrome migrate` has nothing to do."""
-    assert migrate(node, keyspace, "clean", 1) == []
+    assert migrate(cassandra_at, keyspace, "clean", 1) == []
 
 
-def test_a_migration_that_was_cut_is_applied_again(node: str, keyspace: str, tables: Tables) -> None:
+def test_a_migration_that_was_cut_is_applied_again(
+    cassandra_at: CassandraConnection, keyspace: str, tables: Tables
+) -> None:
     """Its tables are there but it was not recorded: the same statements, no error, rows kept."""
     tables.run(INSERT, ("default", "kept", "1.1"))
     first = sorted((MIGRATIONS / "clean").glob("*.cql"))[0].name
     tables.run("DELETE FROM schema_migrations WHERE name = ?", (first,))
-    assert migrate(node, keyspace, "clean", 1) == [first]
+    assert migrate(cassandra_at, keyspace, "clean", 1) == [first]
     assert len(tables.run(SELECT, ("default", "kept"))) == 1
 
 
-def test_a_keyspace_of_another_name_is_refused(node: str) -> None:
+def test_a_keyspace_of_another_name_is_refused(cassandra_at: CassandraConnection) -> None:
     """The name is text of a statement, so it may hold nothing but letters."""
     with pytest.raises(ValueError, match="expected a keyspace"):
-        migrate(node, "x; DROP KEYSPACE system", "clean", 1)
+        migrate(cassandra_at, "x; DROP KEYSPACE system", "clean", 1)
 
 
 @pytest.mark.parametrize("count", [1, BATCH_ROWS, 3 * BATCH_ROWS + 1])
@@ -100,20 +100,20 @@ def test_a_lightweight_transaction_is_applied_once(tables: Tables) -> None:
     assert (applied, row.revision) == (False, 1)
 
 
-def test_a_node_that_is_down_is_slow_down(node: str) -> None:
+def test_a_node_that_is_down_is_slow_down(cassandra_at: CassandraConnection) -> None:
     """Nothing listens there: wait, and lose nothing."""
-    away = Tables("127.0.0.1:1", "any")
+    away = Tables(NOWHERE, "any")
     for call in (lambda: away.run(SELECT, ("a", "b")), lambda: away.write_partition(studies(1, "p"))):
         with pytest.raises(SlowDown, match="Cassandra: NoHostAvailable"):
             call()
     with pytest.raises(SlowDown):
-        wait_ready("127.0.0.1:1", 0)
-    wait_ready(node, 10)
+        wait_ready(NOWHERE, 0)
+    wait_ready(cassandra_at, 10)
 
 
-def test_a_keyspace_that_is_not_there_yet_is_slow_down(node: str) -> None:
+def test_a_keyspace_that_is_not_there_yet_is_slow_down(cassandra_at: CassandraConnection) -> None:
     """A role that starts before `prodrome migrate` waits for it."""
-    early = Tables(node, "never_made")
+    early = Tables(cassandra_at, "never_made")
     with pytest.raises(SlowDown):
         early.run(SELECT, ("a", "b"))
 

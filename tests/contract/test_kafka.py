@@ -5,12 +5,13 @@ import uuid
 
 import pytest
 
+from infra.connections import KafkaConnection
 from infra.kafka import LETTER_BYTES, Producer, create_topics, lags, read, wait_ready
-from infra.stack.layout import Addresses
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import TOPICS, Topic
 
+NOWHERE = KafkaConnection(servers="127.0.0.1:1")
 pytestmark = pytest.mark.stack
 
 #: From Kafka's own UtilsTest: key -> murmur2 as Java computes it.
@@ -24,37 +25,32 @@ MURMUR2 = {
 }
 
 
-@pytest.fixture(scope="module")
-def servers(stack: Addresses) -> str:
-    return f"127.0.0.1:{stack.kafka}"
-
-
-def new_topic(servers: str, partitions: int = 12, prefix: str = "contract") -> str:
+def new_topic(kafka_at: KafkaConnection, partitions: int = 12, prefix: str = "contract") -> str:
     name = f"{prefix}.{uuid.uuid4().hex[:12]}"
     topic = Topic(name, "clean", partitions, 3_600_000, (), (), ())
-    assert create_topics(servers, [topic], 1) == [name]
+    assert create_topics(kafka_at, [topic], 1) == [name]
     return name
 
 
 @pytest.fixture(scope="module")
-def topic(servers: str) -> str:
-    return new_topic(servers)
+def topic(kafka_at: KafkaConnection) -> str:
+    return new_topic(kafka_at)
 
 
 @pytest.fixture(scope="module")
-def producer(servers: str) -> Producer:
-    return Producer(servers)
+def producer(kafka_at: KafkaConnection) -> Producer:
+    return Producer(kafka_at)
 
 
 def message(topic: str, key: str, value: bytes = b"{}") -> Message:
     return Message(topic, key.encode(), value, [("ce_type", b"x"), ("empty", b"")])
 
 
-def test_what_send_returned_from_can_be_read(servers: str, producer: Producer) -> None:
+def test_what_send_returned_from_can_be_read(kafka_at: KafkaConnection, producer: Producer) -> None:
     """Confirmed means there: key, value and headers, in order within a key."""
-    topic = new_topic(servers)
+    topic = new_topic(kafka_at)
     producer.send([message(topic, f"k{i % 3}", str(i).encode()) for i in range(300)])
-    found = list(read(servers, topic, from_start=True, follow=False))
+    found = list(read(kafka_at, topic, from_start=True, follow=False))
     assert len(found) == 300
     assert found[0].headers == [("ce_type", b"x"), ("empty", b"")]
     for key in (b"k0", b"k1", b"k2"):
@@ -62,11 +58,11 @@ def test_what_send_returned_from_can_be_read(servers: str, producer: Producer) -
         assert numbers == sorted(numbers)
 
 
-def test_a_key_goes_where_java_would_put_it(servers: str, producer: Producer) -> None:
+def test_a_key_goes_where_java_would_put_it(kafka_at: KafkaConnection, producer: Producer) -> None:
     """One key, one partition, for every client: librdkafka's default would differ."""
-    topic = new_topic(servers)
+    topic = new_topic(kafka_at)
     producer.send([message(topic, key) for key in MURMUR2])
-    found = {m.key.decode(): m.partition for m in read(servers, topic, from_start=True, follow=False)}
+    found = {m.key.decode(): m.partition for m in read(kafka_at, topic, from_start=True, follow=False)}
     assert found == {key: (value & 0x7FFFFFFF) % 12 for key, value in MURMUR2.items()}
 
 
@@ -78,43 +74,45 @@ def test_nothing_to_send_returns_at_once(producer: Producer) -> None:
 def test_a_stop_ends_a_send_that_waits_for_a_broker() -> None:
     """Nothing listens there: the sender is told that its messages are unconfirmed."""
     stopping = threading.Event()
-    away = Producer("127.0.0.1:1", stopping)
+    away = Producer(NOWHERE, stopping)
     threading.Timer(0.2, stopping.set).start()
     with pytest.raises(SlowDown, match="unconfirmed"):
         away.send([message("any", "k")])
 
 
-def test_a_dead_letter_of_the_largest_message_is_taken(servers: str, producer: Producer) -> None:
+def test_a_dead_letter_of_the_largest_message_is_taken(kafka_at: KafkaConnection, producer: Producer) -> None:
     """Base64 makes it a third longer than what its own topic admits."""
-    topic = new_topic(servers, 1, "deadletter")
+    topic = new_topic(kafka_at, 1, "deadletter")
     producer.send([message(topic, "k", bytes(LETTER_BYTES - 4096))])
-    assert len(list(read(servers, topic, from_start=True, follow=False))) == 1
+    assert len(list(read(kafka_at, topic, from_start=True, follow=False))) == 1
 
 
-def test_topics_are_made_once(servers: str) -> None:
+def test_topics_are_made_once(kafka_at: KafkaConnection) -> None:
     """The table of topics, as `prodrome migrate` makes it; a second time there is nothing to do."""
     renamed = [t._replace(name=f"{t.name}.{uuid.uuid4().hex[:6]}", partitions=1) for t in TOPICS]
-    assert create_topics(servers, renamed, 1) == [t.name for t in renamed]
-    assert create_topics(servers, renamed, 1) == []
+    assert create_topics(kafka_at, renamed, 1) == [t.name for t in renamed]
+    assert create_topics(kafka_at, renamed, 1) == []
 
 
-def test_everything_waits_for_a_group_that_never_read(servers: str, producer: Producer) -> None:
+def test_everything_waits_for_a_group_that_never_read(kafka_at: KafkaConnection, producer: Producer) -> None:
     """Lag counts from the oldest kept message; a topic that does not exist has none."""
-    topic = new_topic(servers, 3)
+    topic = new_topic(kafka_at, 3)
     producer.send([message(topic, f"k{i}") for i in range(10)])
-    [found] = lags(servers, {"nobody": [topic]})
+    [found] = lags(kafka_at, {"nobody": [topic]})
     assert (found.group, found.topic, found.messages) == ("nobody", topic, 10)
-    assert [lag.messages for lag in lags(servers, {"nobody": ["contract.none"]})] == [0]
+    assert [lag.messages for lag in lags(kafka_at, {"nobody": ["contract.none"]})] == [0]
 
 
-def test_reading_follows_until_it_is_stopped(servers: str, producer: Producer, topic: str) -> None:
+def test_reading_follows_until_it_is_stopped(
+    kafka_at: KafkaConnection, producer: Producer, topic: str
+) -> None:
     """New messages alone, as `prodrome watch` shows them."""
     producer.send([message(topic, "before")])
     stopping, begun = threading.Event(), threading.Event()
     found = []
 
     def follow() -> None:
-        for received in read(servers, topic, from_start=False, follow=True, stopping=stopping):
+        for received in read(kafka_at, topic, from_start=False, follow=True, stopping=stopping):
             found.append(received.key)
             begun.set()
 
@@ -127,13 +125,13 @@ def test_reading_follows_until_it_is_stopped(servers: str, producer: Producer, t
     assert set(found) == {b"after"}
 
 
-def test_reading_an_empty_topic_ends(servers: str) -> None:
+def test_reading_an_empty_topic_ends(kafka_at: KafkaConnection) -> None:
     """There is nothing to wait for."""
-    assert list(read(servers, new_topic(servers, 2), from_start=True, follow=False)) == []
+    assert list(read(kafka_at, new_topic(kafka_at, 2), from_start=True, follow=False)) == []
 
 
-def test_a_cluster_that_does_not_answer_is_said_to(servers: str) -> None:
+def test_a_cluster_that_does_not_answer_is_said_to(kafka_at: KafkaConnection) -> None:
     """Readiness is an answer to a request, and its absence is `SlowDown`."""
-    wait_ready(servers, 10)
+    wait_ready(kafka_at, 10)
     with pytest.raises(SlowDown, match="did not answer"):
-        wait_ready("127.0.0.1:1", 0)
+        wait_ready(NOWHERE, 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.connections import KafkaConnection
 from infra.kafka import Producer, create_topics, read
 from infra.spool import InstanceHeader, Kind, Spool, SpoolLimits, SpoolStore
 from infra.spool.files import segment_path
-from infra.stack import Addresses
 from producers.relay import Relay, relay
 from schemas.codec import Message, decode
 from schemas.errors import SlowDown
@@ -226,7 +226,7 @@ def test_the_relay_may_start_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.stack
-def test_a_real_broker_gets_everything(tmp_path: Path, stack: Addresses) -> None:
+def test_a_real_broker_gets_everything(tmp_path: Path, kafka_at: KafkaConnection) -> None:
     """Over a real Kafka every instance and marker of a study is read from one partition, markers last."""
     prefix = "test-relay-"
 
@@ -234,15 +234,14 @@ def test_a_real_broker_gets_everything(tmp_path: Path, stack: Addresses) -> None
         def send(self, messages: Sequence[Message]) -> None:
             super().send([message._replace(topic=prefix + message.topic) for message in messages])
 
-    servers = f"127.0.0.1:{stack.kafka}"
     names = ("instance.received.v1", "instance.settled.v1")
-    create_topics(servers, [BY_NAME[name]._replace(name=prefix + name) for name in names], 1)
+    create_topics(kafka_at, [BY_NAME[name]._replace(name=prefix + name) for name in names], 1)
     spool = Spool(tmp_path, _LIMITS)
     _fill(spool, 100)
     spool.close_association("a0", "released")
     spool.close()
-    _drain(Relay(tmp_path, Renaming(servers), large_bytes=1 << 20))
-    got = list(read(servers, prefix + names[0], from_start=True, follow=False))
+    _drain(Relay(tmp_path, Renaming(kafka_at), large_bytes=1 << 20))
+    got = list(read(kafka_at, prefix + names[0], from_start=True, follow=False))
     by_key: dict[bytes, list[tuple[int, Value]]] = {}
     for one in got:
         event = decode(one.value, one.headers, accepts=tuple(EVENT_TYPES))

@@ -22,6 +22,7 @@ from commands.wiring import tables_of
 from consumers.deid.keys import ProjectKeys
 from consumers.ledger import balance
 from infra.cassandra import Tables
+from infra.connections import kafka_of
 from infra.demo import Exam, make_exams, to_bytes
 from infra.kafka import Received, read
 from infra.settings import PREFIX, Settings, load, master_key
@@ -131,8 +132,8 @@ class House:
         self.clean.close()
 
     def _listen(self, topic: str, heard: list[dict[str, Any]]) -> None:
-        servers = self.settings.clean.kafka
-        for message in read(servers, topic, from_start=True, follow=True, stopping=self._stopping):
+        kafka = kafka_of(self.settings.clean)
+        for message in read(kafka, topic, from_start=True, follow=True, stopping=self._stopping):
             heard.append(json.loads(message.value))
 
     # sending
@@ -180,7 +181,7 @@ class House:
 
     def topic(self, name: str) -> list[Received]:
         """All messages of a topic."""
-        return list(read(self.settings.clean.kafka, name, from_start=True, follow=False))
+        return list(read(kafka_of(self.settings.clean), name, from_start=True, follow=False))
 
     def metrics(self) -> dict[str, str]:
         """What every role's endpoint says, by role."""

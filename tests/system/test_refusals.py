@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 from house import House, eventually, stored
 
+from infra.connections import kafka_of
 from infra.kafka import Producer
 from producers import upper_layer as ul
 from schemas.codec import Message
@@ -98,7 +99,7 @@ def pids(house: House) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def sent(house: House) -> House:
     """A house onto whose topics broken messages were put, five for each stage, now all dead letters."""
-    producer = Producer(house.settings.trusted.kafka)
+    producer = Producer(kafka_of(house.settings.trusted))
     producer.send([message for topic in STAGES.values() for _, message in broken(topic)])
     for zone, stages in (("trusted", 3), ("clean", 2)):
         eventually(lambda zone=zone, n=5 * stages: len(letters(house, zone)) >= n, f"{zone} dead letters")
@@ -148,7 +149,7 @@ def test_the_stages_go_on(sent: House, shared: Callable[[str], Path]) -> None:
 def test_no_role_dies_of_it(sent: House) -> None:
     """A broken message is no crash loop: with one more for each, every role goes on in the same process."""
     before, found = pids(sent), len(letters(sent, "clean")) + len(letters(sent, "trusted"))
-    Producer(sent.settings.trusted.kafka).send([next(broken(topic))[1] for topic in STAGES.values()])
+    Producer(kafka_of(sent.settings.trusted)).send([next(broken(topic))[1] for topic in STAGES.values()])
     eventually(
         lambda: len(letters(sent, "clean")) + len(letters(sent, "trusted")) == found + len(STAGES), "letters"
     )

@@ -9,22 +9,22 @@ from stage_rig import Outbox
 
 from infra.cassandra import Tables, migrate
 from infra.clock import ManualClock
+from infra.connections import CassandraConnection
 from infra.objects import Store
 from infra.settings import Settings, load
-from infra.stack.layout import Addresses
 
 
 @pytest.fixture(scope="session")
-def keyspace(stack: Addresses) -> tuple[str, str]:
+def keyspace(cassandra_at: CassandraConnection) -> tuple[CassandraConnection, str]:
     """Where Cassandra is, and a keyspace with the tables of both zones."""
-    node, name = f"127.0.0.1:{stack.cassandra}", f"core_{uuid.uuid4().hex[:12]}"
+    name = f"core_{uuid.uuid4().hex[:12]}"
     for zone in ("trusted", "clean"):
-        migrate(node, name, zone, 1)
-    return node, name
+        migrate(cassandra_at, name, zone, 1)
+    return cassandra_at, name
 
 
 @pytest.fixture(scope="session")
-def tables(keyspace: tuple[str, str]) -> Iterator[Tables]:
+def tables(keyspace: tuple[CassandraConnection, str]) -> Iterator[Tables]:
     """Tables of that keyspace; tests use studies of their own."""
     found = Tables(*keyspace)
     yield found

@@ -1,6 +1,6 @@
 """One faust worker around a small stage that writes down what it handled; see test_faust_fence.
 
-A program: ``fence_worker.py MODE SERVERS TOPIC FOLDER``. The stage appends ``pid partition offset`` to
+A program: ``fence_worker.py MODE TOPIC FOLDER``; Kafka is that of the clean zone's settings. The stage appends ``pid partition offset`` to
 FOLDER/handled, a record a line; dead letters go to the topic ``deadletter.TOPIC``.
 """
 
@@ -15,8 +15,9 @@ from typing import Any
 from consumers import app
 from consumers.app import run
 from consumers.loop import Record
+from infra.connections import KafkaConnection, kafka_of
 from infra.kafka import Producer
-from infra.settings import Role
+from infra.settings import Role, load
 from schemas.errors import SlowDown
 from schemas.topics import BY_NAME, DEAD_LETTER_TOPIC, Topic, Zone
 
@@ -73,10 +74,10 @@ def declare(topic: str) -> None:
     DEAD_LETTER_TOPIC["clean"] = letters
 
 
-def lossy(stage: Recording, servers: str) -> None:
+def lossy(stage: Recording, kafka: KafkaConnection) -> None:
     """Use faust as its documentation does: an exception of an agent is its supervisor's affair."""
     loop = app.Loop(stage, None, threading.Event(), 0)  # type: ignore[arg-type]
-    made = app.topology(loop, servers, stage.folder)
+    made = app.topology(loop, kafka, stage.folder)
     made.agents.clear()
 
     @made.agent(made.topic(*stage.topics, value_type=bytes), concurrency=1)
@@ -89,16 +90,17 @@ def lossy(stage: Recording, servers: str) -> None:
     app.faust.Worker(made, loglevel="CRITICAL", override_logging=False).execute_from_commandline()
 
 
-def main(mode: str, servers: str, topic: str, folder: str) -> None:
+def main(mode: str, topic: str, folder: str) -> None:
     declare(topic)
+    kafka = kafka_of(load().clean)
     stage = Recording(mode, topic, Path(folder))
     if mode == "lossy":
-        return lossy(stage, servers)
+        return lossy(stage, kafka)
     if mode == "stuck":
         app.WORKING_SECONDS = 1.0  # type: ignore[misc]
     stopping = threading.Event()
     role = Role(stall_seconds=2.0 if mode == "stuck" else 60.0)
-    return run(stage, servers, Producer(servers, stopping), stopping, role, Path(folder))
+    return run(stage, kafka, Producer(kafka, stopping), stopping, role, Path(folder))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from fence_worker import FLAKY, POISON, TYPES
 
-from infra.kafka import Producer, create_topics, lags, read
-from infra.stack.layout import Addresses
+from infra.connections import KafkaConnection
+from infra.kafka import Producer, client_config, create_topics, lags, read
 from schemas.codec import Message, body
 from schemas.errors import SlowDown
 from schemas.events import SegmentRelayed
@@ -40,22 +40,31 @@ def until(holds: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
         time.sleep(0.2)
 
 
+def as_settings(kafka: KafkaConnection) -> dict[str, str]:
+    """The settings of the clean zone that a connection was made from."""
+    return {
+        "PRODROME_CLEAN_KAFKA": kafka.servers,
+        "PRODROME_CLEAN_KAFKA_USERNAME": kafka.username,
+        "PRODROME_CLEAN_KAFKA_PASSWORD_FILE": str(kafka.password_file or ""),
+    }
+
+
 class Fenced:
     """A topic, a group and the worker process that reads it."""
 
-    def __init__(self, mode: str, servers: str, root: Path) -> None:
-        self.mode, self.servers, self.topic = mode, servers, f"{mode}.{uuid.uuid4().hex[:12]}"
+    def __init__(self, mode: str, kafka: KafkaConnection, root: Path) -> None:
+        self.mode, self.kafka, self.topic = mode, kafka, f"{mode}.{uuid.uuid4().hex[:12]}"
         self.folder = root / mode
         self.folder.mkdir()
         letters = Topic(f"deadletter.{self.topic}", "clean", 1, 3_600_000, (), (), ())
-        create_topics(servers, [letters, letters._replace(name=self.topic, partitions=PARTITIONS)], 1)
-        self.producer = Producer(servers)
+        create_topics(kafka, [letters, letters._replace(name=self.topic, partitions=PARTITIONS)], 1)
+        self.producer = Producer(kafka)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         program = Path(__file__).with_name("fence_worker.py")
-        command = [sys.executable, str(program), self.mode, self.servers, self.topic, str(self.folder)]
-        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        command = [sys.executable, str(program), self.mode, self.topic, str(self.folder)]
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **as_settings(self.kafka)}
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
 
@@ -93,7 +102,7 @@ class Fenced:
         return {(partition, offset) for _, partition, offset in self.handled()}
 
     def sent(self) -> set[tuple[int, int]]:
-        found = read(self.servers, self.topic, from_start=True, follow=False)
+        found = read(self.kafka, self.topic, from_start=True, follow=False)
         return {(message.partition, message.offset) for message in found}
 
     def lag(self) -> int:
@@ -104,14 +113,14 @@ class Fenced:
             return -1
 
     def _lag(self) -> int:
-        return sum(lag.messages for lag in lags(self.servers, {f"group.{self.topic}": [self.topic]}))
+        return sum(lag.messages for lag in lags(self.kafka, {f"group.{self.topic}": [self.topic]}))
 
     def letters(self) -> list[str]:
-        found = read(self.servers, f"deadletter.{self.topic}", from_start=True, follow=False)
+        found = read(self.kafka, f"deadletter.{self.topic}", from_start=True, follow=False)
         return [json.loads(message.value)["reason"] for message in found]
 
     def member(self) -> str:
-        admin = AdminClient({"bootstrap.servers": self.servers})
+        admin = AdminClient(client_config(self.kafka))
         group = f"group.{self.topic}"
         [member] = admin.describe_consumer_groups([group])[group].result().members
         return str(member.member_id)
@@ -127,10 +136,12 @@ class Fenced:
 
 
 @pytest.fixture(scope="module")
-def workers(stack: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fenced]]:
+def workers(
+    kafka_at: KafkaConnection, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Fenced]]:
     """One worker a mode, all started; whichever still runs is killed at the end."""
-    root, servers = tmp_path_factory.mktemp("fence"), f"127.0.0.1:{stack.kafka}"
-    made = {mode: Fenced(mode, servers, root) for mode in ("killed", "steady", "stuck", "lossy")}
+    root = tmp_path_factory.mktemp("fence")
+    made = {mode: Fenced(mode, kafka_at, root) for mode in ("killed", "steady", "stuck", "lossy")}
     made["stuck"].send([1])
     made["lossy"].send([*range(50), POISON, *range(50)])
     made["steady"].send([*range(100), POISON, FLAKY])

@@ -1,0 +1,42 @@
+"""Secrets live in files that only their owner can read: one check, one way to write one.
+
+A setting names the file, never the secret. What was read is handed to the library that needs it and kept
+nowhere else; no message here repeats it.
+"""
+
+import os
+from pathlib import Path
+
+from schemas.errors import SettingsError
+
+
+def read_secret(path: Path, hint: str) -> str:
+    """Return the text of a secret's file, without the white space around it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    hint : str
+        What to do when there is none: the end of the message.
+
+    Raises
+    ------
+    SettingsError
+        The file is absent, cannot be read, or can be read by others than its owner.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(f"{path} can be read by others: chmod 600 it")
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"no secret at {path} ({error.strerror}): {hint}") from None
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file of mode 600, whole or not at all; its folder is made for the owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)
