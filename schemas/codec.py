@@ -23,6 +23,17 @@ Headers = Sequence[tuple[str, bytes]]
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_INSTANCES: Final = 64
 
+#: header -> what it says; others (trace, attempt, `duration_ms`) may stand beside them
+HEADERS: Final = (
+    ("content-type", "`application/json`"),
+    ("ce_specversion", "`1.0`: CloudEvents, Kafka binding, binary mode"),
+    ("ce_id", "UUIDv5 of what makes the event itself: a repeat has the same id"),
+    ("ce_type", "names the type and version of the body; readers go by it"),
+    ("ce_source", "`/prodrome/<role>`"),
+    ("ce_dataschema", "`prodrome:schemas/json/<ce_type>.json`"),
+    ("ce_subject", "the pseudonymous Study Instance UID, where there is one"),
+)
+
 _TYPE_OF: Final = {cls: name for name, cls in EVENT_TYPES.items()}
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODERS: Final = {name: msgspec.json.Decoder(cls) for name, cls in EVENT_TYPES.items()}

@@ -6,7 +6,7 @@ version and readers ignore fields they do not know; removing or changing one is 
 parallel. Times of receipt exist on trusted events only: for live data they are the study date.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,11 @@ LifecycleKind = Literal[
     "out_of_domain",
     "failed",
 ]
+
+T = TypeVar("T")
+#: Words to which later releases may add: who reads them skips those it does not know. Only on topics that no
+#: role reads; `schemas.compatibility` goes by the mark.
+Open = Annotated[T, msgspec.Meta(extra_json_schema={"x-open": True})]
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,7 +317,7 @@ class Lifecycle(Value, frozen=True, kw_only=True):
 
     project: str
     study_instance_uid: str
-    kind: LifecycleKind
+    kind: Open[LifecycleKind]
     revision: int | None = None
     sop_instance_uid: str | None = None
     reason: str | None = None

@@ -1,18 +1,20 @@
-"""Write schemas/json and schemas/examples from the event types: `python -m schemas.generate`.
+"""Write schemas/json, schemas/examples and asyncapi.json from the event types: `python -m schemas.generate`.
 
 1. `files` returns every file's text by its path below this folder: a JSON Schema (draft 2020-12) a type,
-   named as the `ce_dataschema` header names it, and the worked examples.
+   named as the `ce_dataschema` header names it, the worked examples, and the AsyncAPI document.
 2. Run as a program, it writes them and removes what no type stands behind any more.
 
 Additional fields are allowed everywhere: a reader of version 1 ignores what it does not know.
 """
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from schemas.asyncapi import document
 from schemas.events import EVENT_TYPES
 from schemas.worked_examples import EXAMPLES
 
@@ -26,6 +28,7 @@ def files() -> dict[str, str]:
     for kind, name, event in EXAMPLES:
         path = f"examples/{kind}{'.' if name else ''}{name}.json"
         made[path] = _text(msgspec.to_builtins(event))
+    made["asyncapi.json"] = _text(document(version()))
     return made
 
 
@@ -33,6 +36,12 @@ def schema(kind: str) -> dict[str, Any]:
     """Return the JSON Schema of a CloudEvents type's body."""
     head = {"$schema": DIALECT, "$id": f"prodrome:schemas/json/{kind}.json"}
     return head | msgspec.json.schema(EVENT_TYPES[kind])
+
+
+def version() -> str:
+    """Return the version of this checkout, as its pyproject.toml says it."""
+    table = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    return str(table["project"]["version"])
 
 
 def _text(value: Any) -> str:

@@ -47,6 +47,23 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic("deadletter.v1", "clean", 3, 30 * DAY_MS, ("catalog", "score"), ("operator",), _t("deadletter")),
 )  # fmt: skip
 
+_STUDY_KEY: Final = "`<project>/<pseudonymous Study Instance UID>`"
+_SENT_KEY: Final = "`<project>/<Study Instance UID as sent>`"
+#: topic -> what its key is made of; the key decides the partition, so a study stays in order
+KEYS: Final = {
+    "instance.received.v1": _SENT_KEY,
+    "instance.received.bulk.v1": _SENT_KEY,
+    "instance.settled.v1": "`<spool>/<segment>`",
+    "deadletter.trusted.v1": "`<topic>/<partition>` of the message, or `<spool>/<segment>/<record>` of its one instance",
+    "report.v1": "nothing is written yet",
+    "instance.deidentified.v1": _STUDY_KEY,
+    "study.revised.v1": _STUDY_KEY,
+    "study.revised.bulk.v1": _STUDY_KEY,
+    "prediction.v1": _STUDY_KEY,
+    "lifecycle.v1": _STUDY_KEY,
+    "deadletter.v1": "`<topic>/<partition>` of the letter",
+}
+
 BY_NAME: Final = {topic.name: topic for topic in TOPICS}
 #: lane -> the topic of what was received
 RECEIVED: Final = {"live": "instance.received.v1", "bulk": "instance.received.bulk.v1"}

@@ -5,9 +5,10 @@ All values are invented: pseudonyms look as they do on a topic, UIDs on trusted 
 """
 
 import base64
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
-from schemas.codec import body
+from schemas.codec import Message, body, encode
 from schemas.events import (
     Arrival,
     AssociationClosed,
@@ -30,7 +31,8 @@ from schemas.events import (
     StudyRevised,
     Value,
 )
-from schemas.ids import event_id, set_id
+from schemas.ids import event_id, set_id, study_key
+from schemas.topics import TOPICS, Topic
 
 _MG: Final = "1.2.840.10008.5.1.4.1.1.1.2"
 _EXPLICIT: Final = "1.2.840.10008.1.2.1"
@@ -227,3 +229,46 @@ EXAMPLES: Final[tuple[tuple[str, str, Value], ...]] = (
     ),
     ("org.prodrome.deadletter.v1", "", _LETTER),
 )
+
+#: (CloudEvents type, name) -> the role that says it, where that is not the first writer of the topic
+_SPEAKERS: Final = {
+    ("org.prodrome.segment.relayed.v1", ""): "relay",
+    ("org.prodrome.lifecycle.v1", ""): "catalog",
+}
+
+
+class Worked(NamedTuple):
+    """An example as a whole message."""
+
+    kind: str
+    name: str
+    message: Message
+
+
+def messages() -> Iterator[Worked]:
+    """Yield every example as a message of every topic that carries its type."""
+    for topic in TOPICS:
+        for kind, name, event in EXAMPLES:
+            if kind in topic.types:
+                yield Worked(kind, name, _message(topic, kind, name, event))
+
+
+def _message(topic: Topic, kind: str, name: str, event: Any) -> Message:
+    key = _key(event)
+    study = topic.zone == "clean" and hasattr(event, "study_instance_uid")
+    return encode(
+        topic.name,
+        key,
+        event,
+        identity=(key.decode(), "worked example", name),
+        source=_SPEAKERS.get((kind, name), topic.writers[0]),
+        subject=event.study_instance_uid if study else "",
+    )
+
+
+def _key(event: Any) -> bytes:
+    if isinstance(event, DeadLetter):
+        return f"{event.topic}/{event.partition}".encode()
+    if isinstance(event, InstanceSettled | SegmentRelayed):
+        return f"{event.spool}/{event.segment}".encode()
+    return study_key(event.project, event.study_instance_uid)

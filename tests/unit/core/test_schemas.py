@@ -27,9 +27,9 @@ def walk(value: Any) -> list[dict[str, Any]]:
 def test_written_schemas_and_examples_are_those_of_the_types() -> None:
     """A changed type whose files were not written anew (`make docs`) fails here."""
     found = {
-        f"{folder}/{path.name}": path.read_text()
-        for folder in ("json", "examples")
-        for path in (ROOT / folder).iterdir()
+        str(path.relative_to(ROOT)): path.read_text()
+        for pattern in ("json/*", "examples/*", "asyncapi.json")
+        for path in ROOT.glob(pattern)
     }
     assert found == files()
 
