@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
 PEERS := dcmtk dicom3tools
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench peers docs lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -41,6 +41,9 @@ peers: ## Install the DICOM peers that tests talk to (Debian, as root): dcmtk, d
 docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m commands.docs
+
+release: setup ## Freeze the contract of this version in schemas/releases, once a version
+	$(BIN)/python -m schemas.release
 
 lock: setup ## Write requirements.lock anew from pyproject.toml, versions kept where they may be
 	@command -v $(UV) >/dev/null || { echo "uv is missing: $(BIN)/pip install uv" >&2; exit 2; }

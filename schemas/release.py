@@ -27,8 +27,7 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 def latest() -> Path:
     """Return the folder of the newest release."""
-    found: Path = max(RELEASES.iterdir(), key=lambda path: [int(part) for part in path.name.split(".")])
-    return found
+    return max(RELEASES.iterdir(), key=lambda path: [int(part) for part in path.name.split(".")])
 
 
 def freeze(releases: Path = RELEASES) -> Path:
@@ -40,13 +39,14 @@ def freeze(releases: Path = RELEASES) -> Path:
         This version was released: a change since then is a new version.
     """
     said = contract()
-    folder = releases / said["version"]
+    folder = releases / str(said["version"])
     folder.mkdir(parents=True)
     _write(folder / "contract.json", said)
     _write(folder / "messages.json", [_shown(worked.message) for worked in messages()])
-    with zipfile.ZipFile(folder / "readers.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(folder / "readers.zip", "w") as archive:
         for path in sorted(ROOT.glob("*.py")):
-            archive.writestr(zipfile.ZipInfo(f"schemas/{path.name}", _EPOCH), path.read_bytes())
+            entry = zipfile.ZipInfo(f"schemas/{path.name}", _EPOCH)
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return folder
 
 
