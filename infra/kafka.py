@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Producer as _Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from infra.connections import KafkaConnection
@@ -189,7 +189,7 @@ def wait_until_ready(connection: KafkaConnection) -> None:
 
 
 def create_topics(connection: KafkaConnection, topics: Iterable[Topic], replication: int) -> list[str]:
-    """Make the topics that do not exist yet and return their names."""
+    """Make the topics that do not exist yet and return their names; those that do are kept as long as is said."""
     admin = AdminClient({**client_config(connection), "log_level": 3})
     present = set(admin.list_topics(timeout=ADMIN_SECONDS).topics)
     wanted = [
@@ -205,7 +205,28 @@ def create_topics(connection: KafkaConnection, topics: Iterable[Topic], replicat
     if wanted:
         for future in admin.create_topics(wanted, operation_timeout=ADMIN_SECONDS).values():
             future.result()
+    _lengthen(admin, [topic for topic in topics if topic.name in present])
     return [topic.topic for topic in wanted]
+
+
+def _lengthen(admin: AdminClient, topics: Iterable[Topic]) -> None:
+    # A release may keep a topic longer than the last one did; what a site keeps longer still is its own affair.
+    wanted = {topic.name: topic.retention_ms for topic in topics}
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in wanted]
+    longer = []
+    for resource, answer in admin.describe_configs(asked).items() if asked else ():
+        now = int(answer.result()["retention.ms"].value)
+        if 0 <= now < wanted[resource.name]:
+            value = ConfigEntry(
+                "retention.ms",
+                str(wanted[resource.name]),
+                incremental_operation=AlterConfigOpType.SET,
+            )
+            longer.append(
+                ConfigResource(ConfigResource.Type.TOPIC, resource.name, incremental_configs=[value])
+            )
+    for change in admin.incremental_alter_configs(longer).values() if longer else ():
+        change.result()
 
 
 def _most(topic: Topic) -> int:

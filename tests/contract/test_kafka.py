@@ -4,9 +4,10 @@ import threading
 import uuid
 
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from infra.connections import KafkaConnection
-from infra.kafka import LETTER_BYTES, Producer, create_topics, lags, read, wait_ready
+from infra.kafka import LETTER_BYTES, Producer, client_config, create_topics, lags, read, wait_ready
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import TOPICS, Topic
@@ -92,6 +93,16 @@ def test_topics_are_made_once(kafka_at: KafkaConnection) -> None:
     renamed = [t._replace(name=f"{t.name}.{uuid.uuid4().hex[:6]}", partitions=1) for t in TOPICS]
     assert create_topics(kafka_at, renamed, 1) == [t.name for t in renamed]
     assert create_topics(kafka_at, renamed, 1) == []
+
+
+def test_a_topic_is_kept_longer_when_a_release_says_so(kafka_at: KafkaConnection) -> None:
+    """And never shorter: what a site has chosen to keep longer stays."""
+    name = f"contract.{uuid.uuid4().hex[:12]}"
+    for wanted, kept in ((1000, "1000"), (3000, "3000"), (2000, "3000")):
+        create_topics(kafka_at, [Topic(name, "clean", 1, wanted, (), (), ())], 1)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        answer = AdminClient(client_config(kafka_at)).describe_configs([resource])[resource].result()
+        assert answer["retention.ms"].value == kept
 
 
 def test_everything_waits_for_a_group_that_never_read(kafka_at: KafkaConnection, producer: Producer) -> None:

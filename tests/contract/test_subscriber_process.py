@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from infra.kafka import Producer, create_topics, lags
-from infra.stack.layout import Addresses
+from infra.connections import KafkaConnection
+from infra.kafka import Producer, client_config, create_topics, lags
 from schemas.codec import Message, encode
 from schemas.events import Prediction
 from schemas.ids import study_key
@@ -34,12 +34,12 @@ LIFECYCLE: Any = [("ce_type", b"org.prodrome.lifecycle.v1")]
 class Site:
     """Two topics of a broker, and a reporting service that comes and goes."""
 
-    def __init__(self, servers: str, folder: Path) -> None:
-        self.servers, self.folder = servers, folder
+    def __init__(self, at: KafkaConnection, folder: Path) -> None:
+        self.at, self.folder = at, folder
         self.topics = [f"subscriber.{what}.{uuid.uuid4().hex[:8]}" for what in ("prediction", "lifecycle")]
         made = [Topic(name, "clean", 3, 3_600_000, (), (), ()) for name in self.topics]
-        create_topics(servers, made, 1)
-        self.producer = Producer(servers)
+        create_topics(at, made, 1)
+        self.producer = Producer(at)
 
     def predict(self, study: str, number: int, **more: Any) -> Message:
         """A prediction of a study."""
@@ -60,8 +60,8 @@ class Site:
         """The example, as a process, killed at the end."""
         settings = self.folder / f"{group}.json"
         # a named member that was killed takes its place again at once; others wait for its session to end
-        named = {"bootstrap.servers": self.servers, "group.id": group, "group.instance.id": "reporting-1"}
-        settings.write_text(json.dumps(named))
+        named = {"group.id": group, "group.instance.id": "reporting-1"}
+        settings.write_text(json.dumps(client_config(self.at) | named))
         process = subprocess.Popen(
             [sys.executable, EXAMPLE, settings, self.folder / name, *self.topics], stderr=subprocess.PIPE
         )
@@ -74,9 +74,7 @@ class Site:
     def effective_after(self, group: str, name: str) -> dict[str, str]:
         """What the service holds once it has read everything; it is killed then."""
         with self.service(group, name) as process:
-            self._wait(
-                process, lambda: not any(lag.messages for lag in lags(self.servers, {group: self.topics}))
-            )
+            self._wait(process, lambda: not any(lag.messages for lag in lags(self.at, {group: self.topics})))
         with sqlite3.connect(self.folder / name) as memory:
             return dict(memory.execute("SELECT study, id FROM effective").fetchall())
 
@@ -86,9 +84,9 @@ class Site:
             time.sleep(0.1)
 
 
-def test_kills_repeats_and_restarts_end_in_one_state(stack: Addresses, tmp_path: Path) -> None:
+def test_kills_repeats_and_restarts_end_in_one_state(kafka_at: KafkaConnection, tmp_path: Path) -> None:
     """Chains, an answer after `incomplete`, old messages again, a retraction: the same whichever way it was read."""
-    site = Site(f"127.0.0.1:{stack.kafka}", tmp_path)
+    site = Site(kafka_at, tmp_path)
     studies = [f"2.25.{number}" for number in range(1, 7)]
     chain = [
         site.predict(study, number, supersedes=f"{study}-{number - 1}" if number > 1 else None)

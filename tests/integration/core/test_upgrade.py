@@ -27,12 +27,12 @@ from consumers.score import Score
 from consumers.vault import Vault
 from infra.cassandra import MIGRATIONS, Tables, migrate
 from infra.clock import ManualClock
+from infra.connections import CassandraConnection
 from infra.objects import Store
 from infra.seal import Sealer
 from infra.settings import Settings
 from infra.spool import Spool, SpoolReader, SpoolStore, pointer_to
 from infra.spool.format import InstanceHeader
-from infra.stack.layout import Addresses
 from producers.outbox import messages
 from schemas.codec import decode
 from schemas.events import InstanceSettled
@@ -64,10 +64,10 @@ def left(stored: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def rows(
-    stack: Addresses, stored: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    cassandra_at: CassandraConnection, stored: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Tables]:
     """Its tables, filled, and migrated to today."""
-    node, name = f"127.0.0.1:{stack.cassandra}", f"upgrade_{uuid.uuid4().hex[:12]}"
+    name = f"upgrade_{uuid.uuid4().hex[:12]}"
     before = tmp_path_factory.mktemp("migrations")
     for zone, tables in stored["tables"].items():
         (before / zone).mkdir()
@@ -76,8 +76,8 @@ def rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infra.cassandra, "MIGRATIONS", before)
         for zone in stored["tables"]:
-            migrate(node, name, zone, 1)
-    found = Tables(node, name)
+            migrate(cassandra_at, name, zone, 1)
+    found = Tables(cassandra_at, name)
     found.run_all(
         (f"INSERT INTO {table} JSON ?", (line,))
         for tables in stored["tables"].values()
@@ -86,7 +86,7 @@ def rows(
         for line in lines
     )
     for zone in stored["tables"]:
-        migrate(node, name, zone, 1)
+        migrate(cassandra_at, name, zone, 1)
     yield found
     found.close()
 
