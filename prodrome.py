@@ -22,6 +22,7 @@ COMMANDS = {
     "deadletters": ("commands.deadletters:deadletters", "List the messages that could not be worked on."),
     "replay": ("commands.deadletters:replay", "Put dead letters back on their topics."),
     "quarantine": ("commands.quarantine:quarantine", "Trusted: list what waits in quarantine."),
+    "audit": ("commands.audit:audit", "Trusted: who did what, and whether the trail is whole."),
     "reconcile": ("commands.reconcile:reconcile", "Check ledger against catalog."),
     "models": ("commands.models:models", "List the model packages and what they accept."),
     "spool": ("commands.spool:spool", "Trusted: look into a spool."),

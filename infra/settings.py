@@ -142,6 +142,14 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Who did what."""
+
+    path: str = _setting("", "Folder of the audit trail; empty takes <home>/audit")
+    actor: str = _setting("", "Whom a command acts for, besides the account that runs it")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Role:
     """What every role has."""
 
@@ -171,6 +179,7 @@ class Settings:
     ledger: Ledger
     catalog: Catalog
     score: Score
+    audit: Audit
     role: Role
 
 
@@ -289,6 +298,7 @@ def _with_defaults(home: Path, parts: dict[str, Any]) -> Settings:
     parts["stack"] = _filled(parts["stack"], lib=str(home / "lib"))
     parts["spool"] = _filled(parts["spool"], path=str(home / "spool"))
     parts["deidentify"] = _filled(parts["deidentify"], master_key_file=str(home / "secrets" / "master.key"))
+    parts["audit"] = _filled(parts["audit"], path=str(home / "audit"))
     shipped = Path(__file__).resolve().parent.parent / "scoring" / "models"
     parts["score"] = _filled(parts["score"], models=str(shipped))
     return Settings(home=home, **parts)

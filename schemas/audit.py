@@ -7,7 +7,7 @@ intake; never by name, birth date or a value of a header.
 
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
-from xml.etree.ElementTree import Element, SubElement, tostring  # noqa: S405  writes, never parses
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at : str
         ISO 8601, UTC. For people; order is `sequence`.
     actor : str
-        Who: the account that ran the command, and ``PRODROME_ACTOR`` where it is set.
+        Who: the account that ran the command, and ``PRODROME_AUDIT_ACTOR`` where it is set.
     action : str
         A word of `ACTIONS`.
     outcome : str

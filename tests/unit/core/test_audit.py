@@ -25,7 +25,7 @@ def trail(tmp_path: Path) -> Trail:
 
 def lines_of(folder: Path) -> list[bytes]:
     """All lines, oldest first."""
-    files = sorted(folder.glob("audit-*.jsonl")) + [folder / "audit.jsonl"]
+    files = [*sorted(folder.glob("audit-*.jsonl")), folder / "audit.jsonl"]
     return [line for path in files for line in path.read_bytes().splitlines(keepends=True)]
 
 
@@ -94,7 +94,8 @@ def test_a_torn_line_is_recorded_and_the_chain_goes_on(tmp_path: Path, left: int
     os.truncate(tmp_path / "audit.jsonl", len(whole) + left)
     trail.record("drain", "success", "tester", {})
     actions = [entry.action for entry in trail.entries()]
-    assert actions[-1] == "drain" and ("torn" in actions or left == 0)
+    assert actions[-1] == "drain"
+    assert ("torn" in actions) == (left > 0)
     assert trail.verify().entries == len(actions)
 
 
@@ -160,8 +161,10 @@ def test_an_entry_is_said_as_an_audit_message(trail: Trail) -> None:
     """The XML has what PS3.15 A.5.1 asks of every message: event, time, outcome, participant, source, object."""
     root = ElementTree.fromstring(message(next(trail.entries())))
     event = root.find("EventIdentification")
-    assert root.tag == "AuditMessage" and event is not None
-    assert event.attrib["EventActionCode"] == "E" and event.attrib["EventOutcomeIndicator"] == "0"
+    assert root.tag == "AuditMessage"
+    assert event is not None
+    assert event.attrib["EventActionCode"] == "E"
+    assert event.attrib["EventOutcomeIndicator"] == "0"
     assert event.find("EventID").attrib["csd-code"] == "110113"  # type: ignore[union-attr]
     assert root.find("ActiveParticipant").attrib["UserID"] == "tester"  # type: ignore[union-attr]
     assert root.find("AuditSourceIdentification") is not None
