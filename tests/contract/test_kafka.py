@@ -98,10 +98,11 @@ def test_topics_are_made_once(kafka_at: KafkaConnection) -> None:
 def test_a_topic_is_kept_longer_when_a_release_says_so(kafka_at: KafkaConnection) -> None:
     """And never shorter: what a site has chosen to keep longer stays."""
     name = f"contract.{uuid.uuid4().hex[:12]}"
+    admin = AdminClient(client_config(kafka_at))
     for wanted, kept in ((1000, "1000"), (3000, "3000"), (2000, "3000")):
         create_topics(kafka_at, [Topic(name, "clean", 1, wanted, (), (), ())], 1)
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-        answer = AdminClient(client_config(kafka_at)).describe_configs([resource])[resource].result()
+        answer = admin.describe_configs([resource])[resource].result()
         assert answer["retention.ms"].value == kept
 
 
