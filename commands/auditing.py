@@ -17,7 +17,7 @@ from infra.clock import SystemClock
 from infra.settings import Settings
 from schemas.errors import SlowDown
 
-_HEAD = "INSERT INTO audit_heads (chain, entries, hash) VALUES (?, ?, ?)"
+_HEAD = "INSERT INTO audit_heads (chain, length, hash) VALUES (?, ?, ?)"
 
 
 def trail_of(found: Settings) -> Trail:
@@ -54,8 +54,8 @@ def audited(
 
 def kept_heads(tables: Tables) -> dict[str, Head]:
     """Return the heads that are kept in the trusted keyspace, by chain."""
-    rows = tables.run("SELECT chain, entries, hash FROM audit_heads")
-    return {row.chain: Head(row.chain, row.entries, row.hash) for row in rows}
+    rows = tables.run("SELECT chain, length, hash FROM audit_heads")
+    return {row.chain: Head(row.chain, row.length, row.hash) for row in rows}
 
 
 def actor(found: Settings) -> str:
