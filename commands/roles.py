@@ -17,7 +17,7 @@ from infra import logs, metrics
 from infra.cassandra import Tables
 from infra.clock import SystemClock
 from infra.connections import KafkaConnection, kafka_of
-from infra.settings import Settings
+from infra.settings import Settings, Zone
 from infra.spool import SpoolReader
 
 log = logging.getLogger(__name__)
@@ -36,17 +36,20 @@ def _ready(role: str) -> None:
     metrics.put("prodrome_role_ready", 1, role=role)
 
 
-def _run_stage(found: Settings, kafka: KafkaConnection, make: Any) -> None:
+def _run_stage(found: Settings, zone: Zone, make: Any) -> None:
     from consumers.app import run
+    from infra.control import Paused
     from infra.kafka import Producer, wait_until_ready
 
     stopping = threading.Event()
     folder = found.home / "work"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kafka = kafka_of(zone)
     wait_until_ready(kafka)
     producer = Producer(kafka, stopping)
     stage = make(producer)
-    run(stage, kafka, producer, stopping, found.role, folder)
+    paused = Paused(tables_of(zone), stage.name, SystemClock())
+    run(stage, kafka, producer, stopping, found.role, folder, paused)
 
 
 @click.command()
@@ -73,6 +76,7 @@ def relay() -> None:
     """Publish what the spool holds, in order, and free what the ledger has settled."""
     with told():
         found = _start("relay")
+        from infra.control import Paused
         from infra.kafka import Producer
         from producers.relay import relay as publish
 
@@ -88,6 +92,7 @@ def relay() -> None:
             poll_seconds=found.relay.poll_seconds,
             large_bytes=found.relay.large_bytes,
             freeable=freeable,
+            paused=Paused(tables_of(found.trusted), "relay", SystemClock()),
         )
 
 
@@ -143,7 +148,7 @@ def deidentify(lane: str) -> None:
         must_yield = LiveLag(kafka_of(found.trusted)) if lane == "bulk" else lambda: False
         _run_stage(
             found,
-            kafka_of(found.trusted),
+            found.trusted,
             lambda producer: Deidentify(
                 found, tables, _zones(found, producer), SystemClock(), lane, must_yield
             ),
@@ -160,7 +165,7 @@ def catalog() -> None:
         tables, store = tables_of(found.clean), clean_store(found)
         _run_stage(
             found,
-            kafka_of(found.clean),
+            found.clean,
             lambda producer: Catalog(found, tables, store, producer, SystemClock()),
         )
 
@@ -173,7 +178,7 @@ def ledger() -> None:
         from consumers.ledger import Ledger
 
         tables = tables_of(found.trusted)
-        _run_stage(found, kafka_of(found.trusted), lambda _: Ledger(found, tables, SystemClock()))
+        _run_stage(found, found.trusted, lambda _: Ledger(found, tables, SystemClock()))
 
 
 @click.command()
@@ -188,6 +193,6 @@ def score() -> None:
         tables, store = tables_of(found.clean), clean_store(found)
         _run_stage(
             found,
-            kafka_of(found.clean),
+            found.clean,
             lambda producer: Score(found, tables, store, producer, SystemClock(), models),
         )

@@ -72,17 +72,19 @@ def gather(found: Settings) -> dict[str, Any]:
         },
         "topics": {topic.name: {"zone": topic.zone, "partitions": topic.partitions} for topic in TOPICS},
         "programs": [vars(p) for p in ask("supervisor", lambda: programs(layout(found)), [])],
-        "lags": ask("kafka", lambda: _lags(found), {}),
+        "lags": ask("kafka", lambda: lags_by_group(found), {}),
         "balance": ask("ledger", lambda: intakes(found), {}),
         "refused": ask("receive", lambda: _refused(roles["receive"]), {}),
         "predictions": ask("predictions", lambda: _predictions(found), {}),
         "deadletters": ask("deadletters", lambda: _deadletters(found), {}),
+        "paused": ask("paused", lambda: _paused(found), []),
         "stages": ask("stages", lambda: _stages(roles), {}),
         "errors": errors,
     }
 
 
-def _lags(found: Settings) -> dict[str, dict[str, int]]:
+def lags_by_group(found: Settings) -> dict[str, dict[str, int]]:
+    """Return the messages that each group has not finished, by topic; raises `SlowDown`."""
     from infra.kafka import lags
 
     result: dict[str, dict[str, int]] = {}
@@ -91,6 +93,12 @@ def _lags(found: Settings) -> dict[str, dict[str, int]]:
         for lag in lags(kafka_of(getattr(found, zone)), groups):
             result.setdefault(lag.group, {})[lag.topic] = lag.messages
     return result
+
+
+def _paused(found: Settings) -> list[str]:
+    from commands.control import paused
+
+    return paused(found)
 
 
 def intakes(found: Settings) -> dict[str, int]:
@@ -167,6 +175,7 @@ def _print(found: dict[str, Any]) -> None:
         ("Refused at the edge", found["refused"]),
         ("Predictions: revisions by outcome", _flat(found["predictions"])),
         ("Dead letters", _flat(found["deadletters"])),
+        ("Paused by an operator", dict.fromkeys(found["paused"], "`prodrome resume` lets it go on")),
         ("Stages", _flat(found["stages"])),
     ):
         table = Table(show_header=False, title=title, title_justify="left")

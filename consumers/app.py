@@ -95,7 +95,7 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
 
         def look() -> None:
             stage.caught_up(done)
-            loop.call(stage.tick)
+            loop.tick()
 
         await by_hand(look)
 
@@ -109,6 +109,7 @@ def run(
     stopping: threading.Event,
     settings: Role,
     folder: Path,
+    paused: Callable[[], bool],
 ) -> None:
     """Run a stage until the process is told to end. Blocks.
 
@@ -126,8 +127,10 @@ def run(
         Dead-letter limit and stall time.
     folder : Path
         For what faust wants to write.
+    paused : callable
+        Whether an operator wants the stage to stand still; its membership is kept.
     """
-    loop = Loop(stage, producer, stopping, settings.deadletter_limit)
+    loop = Loop(stage, producer, stopping, settings.deadletter_limit, paused)
     app = topology(loop, connection, folder)
     stall = settings.stall_seconds
 
@@ -173,7 +176,7 @@ def _watch(loop: Loop, connection: KafkaConnection, stall: float) -> None:
             waiting = sum(lag.messages for lag in lags(connection, {loop.stage.group: loop.stage.topics}))
         except Exception:  # a broker that is down is no stall of ours
             waiting = 0
-        busy = loop.state in ("slow", "halted") or (
+        busy = loop.state in ("slow", "halted", "paused") or (
             loop.state == "working" and time.monotonic() - loop.since < WORKING_SECONDS
         )
         if waiting == 0 or waiting != last or busy:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: First and longest pause while a dependency is down.
 SLOW_SECONDS: Final = (0.2, 5.0)
+#: Between two looks at whether a pause is over; the look itself is cached.
+PAUSED_SECONDS: Final = 0.5
 #: One message alone is tried this often before it is a dead letter.
 ATTEMPTS: Final = 3
 
@@ -76,16 +78,22 @@ class Loop:
     """Runs one stage; faust-free, so that its rules are tested without a broker."""
 
     def __init__(
-        self, stage: Stage, producer: Producer, stopping: threading.Event, deadletter_limit: int
+        self,
+        stage: Stage,
+        producer: Producer,
+        stopping: threading.Event,
+        deadletter_limit: int,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.stage, self.producer, self.stopping = stage, producer, stopping
+        self.stage, self.producer, self.stopping, self.paused = stage, producer, stopping, paused
         self.deadletter_limit = deadletter_limit
         self.state = "idle"
         self.since = time.monotonic()
         self._debt = 0.0
 
     def process(self, messages: Sequence[Any]) -> None:
-        """Work on raw messages until each is either handled or a dead letter."""
+        """Work on raw messages until each is either handled or a dead letter; waits while paused."""
+        self._await_resume()
         records = [record for message in messages if (record := self._decode(message)) is not None]
         started = time.monotonic()
         if records:
@@ -98,6 +106,17 @@ class Loop:
         """Run a step of the stage that may need a dependency, until it is done."""
         self._persist(step)
         self._enter("idle")
+
+    def tick(self) -> None:
+        """Let the stage look at its deadlines, unless it is paused."""
+        if not self.paused():
+            self.call(self.stage.tick)
+
+    def _await_resume(self) -> None:
+        while self.paused():
+            self._enter("paused")
+            if self.stopping.wait(PAUSED_SECONDS):
+                raise SystemExit(0)
 
     def _decode(self, message: Any) -> Record | None:
         pairs = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()

@@ -52,6 +52,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_receive_bytes_total", "counter", "Dataset bytes acknowledged", ("source",)),
     Metric("prodrome_receive_refused_total", "counter", "Instances and associations refused, by reason word", ("reason",)),
     Metric("prodrome_receive_ack_seconds", "histogram", "Last fragment read to response handed over"),
+    Metric("prodrome_receive_draining", "gauge", "1 while the door turns new associations away: `prodrome drain`"),
     Metric("prodrome_receive_associations", "gauge", "Associations open now"),
     Metric("prodrome_spool_used_ratio", "gauge", "Bytes in the spool over its limit"),
     # relay
@@ -63,6 +64,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_stage_seconds", "histogram", "One batch of a stage, taken to durable", ("stage",)),
     Metric("prodrome_stage_slowdowns_total", "counter", "Times a stage waited for a dependency", ("stage",)),
     Metric("prodrome_stage_deadletters_total", "counter", "Dead letters written, by reason word", ("stage", "reason")),
+    Metric("prodrome_stage_paused", "gauge", "1 while an operator has paused the stage", ("stage",)),
     Metric("prodrome_deidentify_quarantined_total", "counter", "Instances quarantined, by reason word", ("reason",)),
     Metric("prodrome_catalog_open_studies", "gauge", "Studies that wait to become quiet"),
     Metric("prodrome_catalog_revisions_total", "counter", "Study revisions published"),

@@ -78,6 +78,8 @@ class Relay:
         Returns the segments that the ledger allows to free; may raise `SlowDown`.
     clock : Clock
         For the pause between looks at the ledger.
+    paused : callable
+        Whether an operator wants nothing published now; the receiver goes on to its watermark.
     """
 
     def __init__(
@@ -88,11 +90,12 @@ class Relay:
         large_bytes: int,
         freeable: Callable[[], Iterable[int]] = tuple,
         clock: Clock | None = None,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._reader = SpoolReader(folder)
         self._publisher = publisher
         self._large_bytes = large_bytes
-        self._freeable = freeable
+        self._freeable, self._paused = freeable, paused
         self._clock = clock or SystemClock()
         self._free_at = self._clock.monotonic() + FREE_SECONDS
         self._path = folder / "relay" / "position.json"
@@ -106,6 +109,9 @@ class Relay:
         if self._rebooted:
             self._free_settled()
         while not stop.is_set():
+            if self._paused():
+                stop.wait(SLOW_SECONDS)
+                continue
             try:
                 busy = self.step()
                 if self._clock.monotonic() >= self._free_at:
@@ -226,11 +232,12 @@ def relay(
     poll_seconds: float,
     large_bytes: int,
     freeable: Callable[[], Iterable[int]] = tuple,
+    paused: Callable[[], bool] = lambda: False,
 ) -> None:
     """Wait for the spool to exist, then relay until `stop` is set."""
     while not stop.is_set():
         try:
-            outbox = Relay(folder, publisher, large_bytes=large_bytes, freeable=freeable)
+            outbox = Relay(folder, publisher, large_bytes=large_bytes, freeable=freeable, paused=paused)
         except FileNotFoundError:
             stop.wait(SLOW_SECONDS)  # the receiver has not started here yet
             continue

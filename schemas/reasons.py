@@ -55,6 +55,7 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     "unknown_called_ae": ("refused", "The called AE title is not ours."),
     "no_usable_uid": ("refused", "No SOP Instance UID to key on."),
     "strict_mismatch": ("refused", "Dataset unlike command, and the source is set to strict."),
+    "draining": ("refused", "An operator drains the system; new associations come later."),
     "local_limit": ("refused", "The association cap is reached."),
 }
 

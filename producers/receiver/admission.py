@@ -8,7 +8,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from producers.receiver.statuses import LOCAL_LIMIT, SPOOL_HIGH, UNKNOWN_CALLED, UNKNOWN_CALLER, Rejection
+from producers.receiver.statuses import (
+    DRAINING,
+    LOCAL_LIMIT,
+    SPOOL_HIGH,
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLER,
+    Rejection,
+)
 from schemas.sources import Source, matching
 
 
@@ -45,6 +52,7 @@ def admit(
     max_associations: int,
     spool_ratio: float,
     refuse_ratio: float,
+    draining: bool = False,
 ) -> Session | Rejection:
     """Return a session for this caller, or how to reject it.
 
@@ -56,6 +64,8 @@ def admit(
     if source is None:
         titles = {own_title, *(source.called_ae_title for source in sources)}
         return UNKNOWN_CALLER if caller.called in titles else UNKNOWN_CALLED
+    if draining:
+        return DRAINING
     if open_associations >= max_associations:
         return LOCAL_LIMIT
     if spool_ratio >= refuse_ratio:

@@ -23,6 +23,7 @@ from infra import metrics
 from infra.clock import Clock, SystemClock
 from infra.settings import Receive
 from infra.spool import Spool
+from infra.spool.drain import draining
 from producers.receiver import guard
 from producers.receiver.admission import Caller, Session, admit
 from producers.receiver.intake import Budget, Intake
@@ -121,6 +122,7 @@ class Door:
                 self._close(assoc, "aborted")
         self._spool.tick()
         metrics.put("prodrome_spool_used_ratio", self._spool.ratio())
+        metrics.put("prodrome_receive_draining", int(draining(self._spool.folder)))
 
     def end_associations(self) -> None:
         """Let stores in flight end, then end every association."""
@@ -169,6 +171,7 @@ class Door:
                 max_associations=self._settings.max_associations,
                 spool_ratio=self._spool.ratio(),
                 refuse_ratio=self._spool.limits.refuse_ratio,
+                draining=draining(self._spool.folder),
             )
             if isinstance(decision, Rejection):
                 return decision

@@ -63,7 +63,8 @@ LOCAL_LIMIT: Final = Rejection(
     2, 3, 2, "local_limit", "All associations are in use, or the role is stopping."
 )
 SPOOL_HIGH: Final = Rejection(2, 3, 2, "no_space", "The spool is over 85 % of its limit.")
-REJECTIONS: Final = (UNKNOWN_CALLER, UNKNOWN_CALLED, LOCAL_LIMIT, SPOOL_HIGH)
+DRAINING: Final = Rejection(2, 3, 2, "draining", "An operator drains the system: come again.")
+REJECTIONS: Final = (UNKNOWN_CALLER, UNKNOWN_CALLED, LOCAL_LIMIT, SPOOL_HIGH, DRAINING)
 
 #: Not an answer: the association is aborted, since waiting for the end would hold a slot for as long as a
 #: sender likes.

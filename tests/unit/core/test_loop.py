@@ -61,6 +61,7 @@ class Recording:
         self.batches: list[list[int]] = []
         self.abandoned: list[tuple[int, str]] = []
         self.cannot_abandon = False
+        self.ticks = 0
         self.errors: dict[int, Callable[[int], Exception | None]] = {}
 
     def handle(self, records: Sequence[Record]) -> None:
@@ -76,7 +77,8 @@ class Recording:
         if self.cannot_abandon:
             raise KeyError
 
-    def tick(self) -> None: ...
+    def tick(self) -> None:
+        self.ticks += 1
 
     def assigned(self, partitions: frozenset[int]) -> None: ...
 
@@ -86,6 +88,7 @@ class Recording:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "SLOW_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(rules, "PAUSED_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -331,3 +334,31 @@ def test_letters_are_events_of_their_topic(loop: Loop, letters: Letters) -> None
     loop.process([good(1)._replace(value=b"")])
     sent = letters.sent[0]
     assert isinstance(decode(sent.value, sent.headers, accepts=BY_NAME[sent.topic].types), DeadLetter)
+
+
+def test_a_paused_stage_stands_still_and_loses_nothing(letters: Letters) -> None:
+    """While paused nothing is handled and no deadline looked at; afterwards the batch is handled whole."""
+    stage, asked = Recording(), []
+
+    def paused() -> bool:
+        asked.append(len(stage.batches))
+        return len(asked) <= 2
+
+    loop = Loop(stage, letters, threading.Event(), 5, paused)  # type: ignore[arg-type]
+    loop.tick()
+    assert stage.ticks == 0
+    loop.process([good(0)])
+    assert asked == [0, 0, 0]
+    assert len(stage.batches) == 1
+    loop.tick()
+    assert stage.ticks == 1
+
+
+def test_a_paused_stage_can_be_stopped(letters: Letters) -> None:
+    """A process that is told to end while it is paused ends, with nothing acknowledged."""
+    stage, stopping = Recording(), threading.Event()
+    stopping.set()
+    loop = Loop(stage, letters, stopping, 5, lambda: True)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit):
+        loop.process([good(0)])
+    assert not stage.batches

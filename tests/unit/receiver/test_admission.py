@@ -8,6 +8,7 @@ from producers.receiver.admission import Caller, Session, admit
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.statuses import (
     ABORTS,
+    DRAINING,
     LOCAL_LIMIT,
     SPOOL_HIGH,
     UNKNOWN_CALLED,
@@ -24,7 +25,13 @@ _SOURCES = (
 
 
 def _admit(
-    calling: str, called: str, address: str, *, count: int = 0, ratio: float = 0.0
+    calling: str,
+    called: str,
+    address: str,
+    *,
+    count: int = 0,
+    ratio: float = 0.0,
+    draining: bool = False,
 ) -> Session | Rejection:
     return admit(
         Caller(calling=calling, called=called, address=address),
@@ -34,6 +41,7 @@ def _admit(
         max_associations=2,
         spool_ratio=ratio,
         refuse_ratio=0.85,
+        draining=draining,
     )
 
 
@@ -105,3 +113,10 @@ def test_a_wrong_source_is_refused(wrong: dict[str, object]) -> None:
     """A sources file with a mistake is refused whole, never read half."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, Source)
+
+
+def test_a_draining_door_tells_senders_to_come_again() -> None:
+    """While an operator drains, whoever is admitted otherwise is rejected for now, and a stranger for good."""
+    assert _admit("CT1", "PRODROME", "10.1.2.3", draining=True) == DRAINING
+    assert (DRAINING.result, DRAINING.source, DRAINING.diagnostic) == (2, 3, 2)
+    assert _admit("CT3", "PRODROME", "10.1.2.3", draining=True) == UNKNOWN_CALLER
