@@ -10,6 +10,8 @@ from infra.demo import Pixels
 
 pytestmark = pytest.mark.stack
 
+PAUSED = 'prodrome_stage_paused{stage="catalog"} 1.0'
+
 
 def test_a_paused_stage_waits_and_then_catches_up(
     house: House, images: Mapping[str, Pixels], tmp_path: Path
@@ -18,7 +20,7 @@ def test_a_paused_stage_waits_and_then_catches_up(
     (exam,) = exams(images, "paused")
     study = house.keys().pseudonymous_uid(study_of(exam))
     assert house.prodrome("pause", "catalog").returncode == 0
-    eventually(lambda: house.metric("catalog", 'prodrome_stage_paused{stage="catalog"}') == 1, "pause")
+    eventually(lambda: PAUSED in house.metrics()["catalog"], "pause")
     write_exam(exam, tmp_path)
     assert house.prodrome("send", tmp_path).returncode == 0
     eventually(lambda: house.json("status", "--json")["balance"]["in_flight"] == 0, "settling")
