@@ -90,6 +90,7 @@ def relay() -> None:
             producer,
             stop,
             poll_seconds=found.relay.poll_seconds,
+            pace_seconds=found.relay.pace_seconds,
             large_bytes=found.relay.large_bytes,
             freeable=freeable,
             paused=Paused(tables_of(found.trusted), "relay", SystemClock()),

@@ -70,10 +70,13 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
     @app.agent(topic, concurrency=1)
     async def work(stream: Any) -> None:
         async for events in stream.take_events(stage.batch, within=WITHIN_SECONDS):
+            began = time.monotonic()
             messages = [event.message for event in events]
             await by_hand(lambda messages=messages: loop.process(messages))  # type: ignore[misc]
             for event in events:
                 owned[event.message.tp] = event.message.offset + 1
+            # The first message after a pause never waits; under load the next batch is worth its cost.
+            await asyncio.sleep(began + stage.pace - time.monotonic())
             # faust acknowledges the batch when the next one is asked for, that is: now
 
     @app.on_partitions_assigned.connect

@@ -10,6 +10,7 @@ woken zombie loses the transaction and reads again.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -51,6 +52,10 @@ class Assembler:
         """Return the newest revision's row, or None."""
         found = self._tables.run(_HEAD, key)
         return found[0] if found else None
+
+    def heads(self, keys: Sequence[StudyKey]) -> list[Any]:
+        """Return the newest revision's row, or None, of each of these studies."""
+        return [rows[0] if rows else None for rows in self._tables.run_all((_HEAD, key) for key in keys)]
 
     def close(self, key: StudyKey) -> None:
         """Give a quiet study its revision, unless its set has one; returns when it is published."""

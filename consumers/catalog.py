@@ -9,14 +9,14 @@ It sees pseudonyms only, and solely owns `study_instances`, `study_head` and `op
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from consumers import index
 from consumers.assemble import Assembler
 from consumers.loop import Record
 from consumers.quiet import OpenStudies, StudyKey
 from infra import metrics
-from infra.cassandra import Tables
+from infra.cassandra import Statement, Tables
 from infra.clock import Clock
 from infra.kafka import Producer
 from infra.objects import Store
@@ -45,6 +45,7 @@ class Catalog:
     topics: Sequence[str] = ("instance.deidentified.v1",)
     group = "prodrome-catalog"
     batch = 64
+    pace = 0.05
 
     def __init__(
         self, settings: Settings, tables: Tables, store: Store, producer: Producer, clock: Clock
@@ -96,25 +97,25 @@ class Catalog:
 
     def _open_studies(self, records: Sequence[Record]) -> tuple[set[StudyKey], list[Message]]:
         """Remember, before any row is written, which studies wait for a revision; say what is first or late."""
-        opened: set[StudyKey] = set()
-        messages = []
+        found: dict[StudyKey, list[Record]] = defaultdict(list)
         for record in records:
-            event = record.event
-            if not isinstance(event, InstanceDeidentified):
-                continue
-            key = StudyKey(event.project, event.study_instance_uid)
-            if key in opened or self._open.is_dirty(key):
-                continue
-            head = self._assembler.head(key)
-            if head is not None and self._is_indexed(key, event):
+            if isinstance(event := record.event, InstanceDeidentified):
+                key = StudyKey(event.project, event.study_instance_uid)
+                if not self._open.is_dirty(key):
+                    found[key].append(record)
+        opened: dict[StudyKey, Record] = {}
+        messages = []
+        for (key, waiting), head in zip(found.items(), self._assembler.heads(list(found)), strict=True):
+            new = (record for record in waiting if head is None or not self._is_indexed(key, record.event))
+            if (first := next(new, None)) is None:
                 continue  # a redelivery to a study that has closed
-            opened.add(key)
-            self._tables.run(_OPEN, (record.partition, *key, _quiet(event.instances)))
+            opened[key] = first
             late = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
             messages.append(late or self._assembler.say(key, "first_instance"))
-        return opened, messages
+        self._tables.write([[_open_row(key, record)] for key, record in opened.items()])
+        return set(opened), messages
 
-    def _is_indexed(self, key: StudyKey, event: InstanceDeidentified) -> bool:
+    def _is_indexed(self, key: StudyKey, event: Any) -> bool:
         sops = [i.sop_instance_uid for i in event.instances]
         known = {(r.sop, r.content_key, r.pixel_key) for r in self._tables.run(_KNOWN, (*key, sops))}
         return all((i.sop_instance_uid, i.content_key, i.pixel_key) in known for i in event.instances)
@@ -124,10 +125,16 @@ class Catalog:
         for record in records:
             if isinstance(event := record.event, InstanceDeidentified):
                 by_study[StudyKey(event.project, event.study_instance_uid)].append(event)
-        for events in by_study.values():
-            self._tables.write_partition([row for event in events for row in index.rows(event)])
-        self._tables.run_all(
-            row for events in by_study.values() for event in events for row in index.lookups(event)
+        self._tables.write(
+            [row for event in events for row in index.rows(event)] for events in by_study.values()
+        )
+        # By patient and by instance: a partition a row, so they share requests.
+        self._tables.write_small(
+            list(
+                dict.fromkeys(
+                    row for events in by_study.values() for event in events for row in index.lookups(event)
+                )
+            )
         )
 
     def _note(self, record: Record, opened: set[StudyKey]) -> None:
@@ -145,6 +152,13 @@ class Catalog:
         self._open.arrived(key, record.partition, arrivals, now, quiet_seconds=quiet, indexed=waits)
         outcome = "indexed" if clean else "excluded"
         metrics.inc("prodrome_stage_instances_total", len(arrivals), stage=NAME, outcome=outcome)
+
+
+def _open_row(key: StudyKey, record: Record) -> Statement:
+    event = record.event
+    if not isinstance(event, InstanceDeidentified):
+        raise TypeError("expected clean instances")
+    return _OPEN, (record.partition, *key, _quiet(event.instances))
 
 
 def _quiet(instances: Sequence[CleanInstance]) -> float:

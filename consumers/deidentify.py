@@ -56,6 +56,7 @@ class Deidentify:
     """
 
     zone: Zone = "trusted"
+    pace = 0.05
 
     def __init__(
         self,

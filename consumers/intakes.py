@@ -1,8 +1,10 @@
 """Decides and remembers: identities, vault, quarantine list and intakes, written before anything is said.
 
-1. `decide` reads what is known of the SOP Instance UIDs of a study and says what each arrival is beside it.
-2. Vault rows and identities of what is new are written, a batch a study.
-3. Quarantined and dead intakes are listed; every intake is noted with its end, for `prodrome trace`.
+1. `decide` reads what is known of the SOP Instance UIDs of all studies of a batch at once, and says what each
+   arrival is beside it.
+2. Vault rows and identities of what is new, the list of what is quarantined or dead, and how every intake
+   ended (for `prodrome trace`) are written together, partitions beside each other: in whatever order they
+   land, nothing is said before all have, and a repeat writes them all again.
 
 Rows are keyed by study and intake, so that a repeat writes the same. It publishes nothing.
 """
@@ -10,7 +12,7 @@ Rows are keyed by study and intake, so that a repeat writes the same. It publish
 import datetime
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from consumers.boundary import Crossing
 from consumers.identity import Arrived, Version, decide
@@ -61,46 +63,33 @@ class Intakes:
 
     def decide(self, crossed: Sequence[Decided]) -> list[Decided]:
         """Return the same instances with their versions, everything about them written."""
-        studies: dict[StudyKey, list[int]] = defaultdict(list)
+        studies: dict[StudyKey, dict[int, Decided]] = defaultdict(dict)
         for i, one in enumerate(crossed):
             if isinstance(one.result, Crossing) and one.result.quarantine is None:
-                studies[one.project, one.study].append(i)
+                studies[one.project, one.study][i] = one
         versions: dict[int, Version] = {}
-        for key, which in studies.items():
-            versions |= self._decide_study(key, {i: crossed[i] for i in which})
+        rows: dict[StudyKey, list[Statement]] = defaultdict(list)
+        vault: list[list[Statement]] = []
+        for (key, members), known in zip(studies.items(), self._known(studies), strict=True):
+            found, identities = _decide_study(key, members, known)
+            versions |= found
+            rows[key] += identities
+            vault += self._vault.rows(key[0], [_crossing(members[i]) for i in found if _counts(found[i])])
         decided = [one._replace(version=versions.get(i)) for i, one in enumerate(crossed)]
-        self._list_quarantined(decided)
-        self._note(decided)
+        for one in decided:
+            rows[one.project, one.study].append(_noted(one))
+        self._tables.write([*vault, *rows.values(), *self._quarantined(decided)])
         return decided
 
-    def _decide_study(self, key: StudyKey, members: dict[int, Decided]) -> dict[int, Version]:
-        known = self._known(key, sorted({one.instance.sop_instance_uid for one in members.values()}))
-        versions: dict[int, Version] = {}
-        rows: list[Statement] = []
-        new: list[Crossing] = []
-        for i, one in members.items():
-            if not isinstance(one.result, Crossing):
-                raise TypeError("expected a crossing")
-            sop = one.instance.sop_instance_uid
-            version = versions[i] = decide(_arrived(one, one.result), known[sop])
-            if version.outcome != "duplicate":
-                new.append(one.result)
-                if version not in known[sop]:
-                    known[sop].append(version)
-                    rows.append(_identity(key, sop, version))
-        self._vault.write(key[0], new)
-        self._tables.write_partition(rows)
-        return versions
+    def _known(self, studies: dict[StudyKey, dict[int, Decided]]) -> list[dict[str, list[Version]]]:
+        """Read what is known of the instances of each study, all studies at once."""
+        wanted = [
+            (_SELECT, (*key, sorted({one.instance.sop_instance_uid for one in members.values()})))
+            for key, members in studies.items()
+        ]
+        return [_versions(rows) for rows in self._tables.run_all(wanted)]
 
-    def _known(self, key: StudyKey, sops: list[str]) -> dict[str, list[Version]]:
-        known: dict[str, list[Version]] = defaultdict(list)
-        for row in self._tables.run(_SELECT, (*key, sops)):
-            content, pixels = row.content_id.hex(), row.pixel_id.hex()
-            version = Version(content, pixels, row.transfer_syntax, row.intake, row.outcome, row.version)
-            known[row.sop_uid].append(version)
-        return known
-
-    def _list_quarantined(self, decided: Iterable[Decided]) -> None:
+    def _quarantined(self, decided: Iterable[Decided]) -> list[list[Statement]]:
         day = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC).date().isoformat()
         rows: dict[str, list[Statement]] = defaultdict(list)
         for one in decided:
@@ -115,23 +104,52 @@ class Intakes:
                     kept.length,
                 )
                 rows[one.project].append((_QUARANTINE, (*where, *what)))
-        for project, statements in rows.items():
-            self._tables.write_partition(statements)
-            self._tables.run(_QUARANTINE_DAY, (project, day))
-
-    def _note(self, decided: Iterable[Decided]) -> None:
-        rows: dict[StudyKey, list[Statement]] = defaultdict(list)
-        for one in decided:
-            what = (one.instance.sop_instance_uid, str(one.instance.intake))
-            end = (one.settled.outcome, one.settled.reason)
-            rows[one.project, one.study].append((_INTAKE, (one.project, one.study, *what, *end)))
-        for statements in rows.values():
-            self._tables.write_partition(statements)
+        days: list[list[Statement]] = [[(_QUARANTINE_DAY, (project, day))] for project in rows]
+        return [*rows.values(), *days]
 
 
-def _arrived(one: Decided, crossing: Crossing) -> Arrived:
-    syntax, intake = one.instance.transfer_syntax_uid, str(one.instance.intake)
-    return Arrived(crossing.content_id, crossing.pixel_id, syntax, intake)
+def _decide_study(
+    key: StudyKey, members: dict[int, Decided], known: dict[str, list[Version]]
+) -> tuple[dict[int, Version], list[Statement]]:
+    """Return what each member is, and the rows of identities that are new."""
+    versions: dict[int, Version] = {}
+    rows: list[Statement] = []
+    for i, one in members.items():
+        before = known.setdefault(one.instance.sop_instance_uid, [])
+        version = versions[i] = decide(_arrived(one), before)
+        if _counts(version) and version not in before:
+            before.append(version)
+            rows.append(_identity(key, one.instance.sop_instance_uid, version))
+    return versions, rows
+
+
+def _versions(rows: Iterable[Any]) -> dict[str, list[Version]]:
+    known: dict[str, list[Version]] = defaultdict(list)
+    for row in rows:
+        content, pixels = row.content_id.hex(), row.pixel_id.hex()
+        version = Version(content, pixels, row.transfer_syntax, row.intake, row.outcome, row.version)
+        known[row.sop_uid].append(version)
+    return known
+
+
+def _counts(version: Version) -> bool:
+    return version.outcome != "duplicate"
+
+
+def _crossing(one: Decided) -> Crossing:
+    if not isinstance(one.result, Crossing):
+        raise TypeError("expected a crossing")
+    return one.result
+
+
+def _arrived(one: Decided) -> Arrived:
+    crossing, syntax = _crossing(one), one.instance.transfer_syntax_uid
+    return Arrived(crossing.content_id, crossing.pixel_id, syntax, str(one.instance.intake))
+
+
+def _noted(one: Decided) -> Statement:
+    what = (one.instance.sop_instance_uid, str(one.instance.intake))
+    return _INTAKE, (one.project, one.study, *what, one.settled.outcome, one.settled.reason)
 
 
 def _identity(key: StudyKey, sop: str, version: Version) -> Statement:

@@ -82,7 +82,9 @@ class Ledger:
     zone: Zone = "trusted"
     topics: Sequence[str] = ("instance.settled.v1",)
     group = "prodrome-ledger"
-    batch = 256
+    batch = 1024
+    #: A segment's row is written whole: seldom, then; nobody waits for it.
+    pace = 0.5
 
     def __init__(self, settings: Settings, tables: Tables, clock: Clock) -> None:
         self._tables, self._clock = tables, clock

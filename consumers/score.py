@@ -76,6 +76,7 @@ class Score:
     topics: Sequence[str] = ("study.revised.v1",)
     group = "prodrome-score"
     batch = 16
+    pace = 0.0
 
     def __init__(
         self,

@@ -38,14 +38,20 @@ class Vault:
         self._sealer = cache(lambda project: Sealer(master, project, "vault", key_id))
         self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
 
-    def write(self, project: str, crossings: Sequence[Crossing]) -> None:
-        """Write the rows of newly crossed instances; a repeat writes the same meaning."""
+    def rows(self, project: str, crossings: Sequence[Crossing]) -> list[list[Statement]]:
+        """Return the rows of newly crossed instances by partition; a repeat means the same.
+
+        Those of a study stand in one partition, whose two tables are written together.
+        """
         by_study: dict[str, list[Crossing]] = defaultdict(list)
         for crossing in crossings:
             by_study[crossing.study_instance_uid].append(crossing)
+        partitions = []
         for study, members in by_study.items():
-            self._tables.write_partition([self._instance_row(project, study, c) for c in members])
-            self._tables.run_all(self._study_rows(project, study, members[-1]))
+            instances = [self._instance_row(project, study, c) for c in members]
+            partitions.append([*instances, self._study_row(project, study, members[-1])])
+            partitions += [[row] for row in self._accession_rows(project, study, members[-1])]
+        return partitions
 
     def study(self, project: str, study: str) -> dict[str, Any] | None:
         """Return what is kept of a pseudonymous study, opened; None where nothing is."""
@@ -76,17 +82,18 @@ class Vault:
         sealed = self._seal(project, kept, f"{project} {study} {crossing.sop_instance_uid}")
         return _INSTANCE, (project, study, crossing.sop_instance_uid, self._key_id, sealed)
 
-    def _study_rows(self, project: str, study: str, crossing: Crossing) -> list[Statement]:
+    def _study_row(self, project: str, study: str, crossing: Crossing) -> Statement:
         if crossing.vault is None:
             raise ValueError("expected a clean crossing")
         kept = {k: v for k, v in dataclasses.asdict(crossing.vault).items() if k not in _INSTANCE_FIELDS[1:]}
         kept |= {"source": crossing.source, "patient": crossing.patient}
         sealed = self._seal(project, kept, f"{project} {study}")
-        rows: list[Statement] = [(_STUDY, (project, study, self._key_id, sealed))]
-        if crossing.vault.accession_number:
-            key = self._accession_key(project, crossing.vault.accession_number)
-            rows.append((_ACCESSION, (project, key, study)))
-        return rows
+        return _STUDY, (project, study, self._key_id, sealed)
+
+    def _accession_rows(self, project: str, study: str, crossing: Crossing) -> list[Statement]:
+        if crossing.vault is None or not crossing.vault.accession_number:
+            return []
+        return [(_ACCESSION, (project, self._accession_key(project, crossing.vault.accession_number), study))]
 
     def _accession_key(self, project: str, accession: str) -> bytes:
         return bytes.fromhex(self._keys(project).keyed_digest("accession", accession.strip()))

@@ -1,7 +1,7 @@
 """Worker processes that may die: jobs run beside each other, and one that kills its worker is found.
 
 1. Before jobs start, a small file names them (the journal).
-2. They run in a pool of processes. If a worker dies or the batch is over its budget, the pool is ended.
+2. They run in a pool of processes, some at a time. If a worker dies or the batch is over its budget, the pool is ended.
 3. What is not done then runs alone, one job after the other; a job that dies alone is counted in the journal,
    and a fresh process goes on.
 4. The third time it is answered with `crashed_worker` (or `over_budget`) instead of being run again.
@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -33,6 +33,8 @@ BUDGET_BYTES_PER_SECOND: Final = 20e6
 #: A worker imports pydicom and connects to stores; on a machine that restarts everything that takes a while.
 START_SECONDS: Final = 120.0
 CRASHES: Final = 3
+#: Jobs that go to a worker together: the way there and back costs about as much as half a small image.
+SHARE_JOBS: Final = 16
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -108,16 +110,21 @@ class Workers:
         if self._pool is None:
             self._pool = self._new_pool(self._count)
         try:
-            waiting = {self._pool.submit(_call, self._function, jobs[i].argument): i for i in which}
+            waiting = {
+                self._pool.submit(_call_each, self._function, [jobs[i].argument for i in some]): some
+                for some in _shares(which, self._count)
+            }
             while waiting:
                 # Workers are never idle while jobs wait: if none ends within the longest budget, one hangs.
-                budget = max(_budget(jobs[i]) for i in waiting.values())
+                budget = max(sum(_budget(jobs[i]) for i in some) for some in waiting.values())
                 done, _ = wait(waiting, budget, FIRST_COMPLETED)
                 if not done:
                     raise _Hung
                 for future in done:
-                    results[waiting[future]] = _result(future)
-                    del waiting[future]
+                    some = waiting.pop(future)
+                    found = _result(future)
+                    if isinstance(found, list):  # else something in it could not be sent back: alone, then
+                        results.update(zip(some, found, strict=True))
         except (BrokenProcessPool, _Hung):
             log.error("a worker died or hung with %d jobs in work; they run one by one now", len(which))
             self.close()
@@ -181,6 +188,12 @@ class Workers:
         self._suspects.discard(name)
 
 
+def _shares(which: list[int], workers: int) -> Iterator[list[int]]:
+    """Yield jobs in shares: large enough to pay for the way to a worker and back, small enough to even out."""
+    size = max(1, min(SHARE_JOBS, len(which) // (2 * workers)))
+    return (which[start : start + size] for start in range(0, len(which), size))
+
+
 def _budget(job: Job) -> float:
     return BUDGET_SECONDS + job.length / BUDGET_BYTES_PER_SECOND
 
@@ -220,6 +233,16 @@ def _call(function: Callable[[Any], Any], argument: Any) -> Any:
         _setup()
         _setup = None
     return function(argument)
+
+
+def _call_each(function: Callable[[Any], Any], arguments: list[Any]) -> list[Any]:
+    results = []
+    for argument in arguments:
+        try:
+            results.append(_call(function, argument))
+        except Exception as error:  # of one job: its result
+            results.append(error)
+    return results
 
 
 _setup: Callable[[], None] | None = None

@@ -1,6 +1,6 @@
 """Cassandra: the only door to cassandra-driver.
 
-1. `Tables` runs prepared statements of one keyspace: one, many at once, or a batch of one partition.
+1. `Tables` runs prepared statements of one keyspace: one, many at once, or batches of one partition each.
 2. A node that is down, late or overloaded is `SlowDown`; anything else is a defect and raises as itself.
 3. `migrate` applies the numbered CQL files of ``infra/migrations`` that a keyspace has not seen.
 
@@ -9,14 +9,14 @@ Every statement is idempotent unless it is a lightweight transaction. A session 
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestValidationException
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
-from cassandra.concurrent import execute_concurrent
 from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, PreparedStatement
 
@@ -30,6 +30,10 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 REQUEST_SECONDS: Final = 10.0
 #: Statements of one partition a batch: 8,700 rows/s of 2 kB at 20 against 1,800 single ones.
 BATCH_ROWS: Final = 20
+#: Small rows of different partitions a request; a node warns of more than ten partitions in one.
+SMALL_ROWS: Final = 10
+#: Requests on their way at once: fewer than the node's threads.
+AT_ONCE: Final = 32
 _DOWN: Final = (NoHostAvailable, OperationTimedOut, DriverException, OSError)
 #: The statement is wrong, today and tomorrow; waiting for it would be for ever.
 _DEFECT: Final = RequestValidationException
@@ -79,25 +83,36 @@ class Tables:
     def run_all(self, statements: Iterable[Statement]) -> list[list[Any]]:
         """Run statements of different partitions at once and return the rows of each, in order."""
         session = self._connected()
-        try:
-            bound = [(self._statement(cql), values) for cql, values in statements]
-            results = execute_concurrent(session, bound, concurrency=32, raise_on_first_error=True)
-            return [list(result.result_or_exc) for result in results]
-        except _DEFECT:
-            raise
-        except _DOWN as error:
-            raise SlowDown(f"Cassandra: {type(error).__name__}") from None
+        return self._gather(session.execute_async(self._statement(cql), values) for cql, values in statements)
 
-    def write_partition(self, statements: Sequence[Statement]) -> None:
-        """Write rows of one partition in unlogged batches of `BATCH_ROWS`."""
+    def write(self, partitions: Iterable[Sequence[Statement]]) -> None:
+        """Write rows, a sequence of statements a partition, and return when all are durable.
+
+        Partitions go beside each other, in no order. Rows of one partition that stand in several tables of
+        the keyspace become one mutation; a partition of many rows goes in batches of `BATCH_ROWS`.
+        """
         session = self._connected()
+        self._gather(session.execute_async(some) for rows in partitions for some in self._batches(rows))
+
+    def write_small(self, rows: Sequence[Statement]) -> None:
+        """Write rows of many partitions, a few bytes each, `SMALL_ROWS` a request."""
+        self.write(rows[i : i + SMALL_ROWS] for i in range(0, len(rows), SMALL_ROWS))
+
+    def _batches(self, rows: Sequence[Statement]) -> Iterator[BatchStatement]:
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = BatchStatement(BatchType.UNLOGGED)
+            for cql, values in rows[start : start + BATCH_ROWS]:
+                batch.add(self._statement(cql), values)
+            batch.is_idempotent = True
+            yield batch
+
+    def _gather(self, requests: Iterator[Any]) -> list[list[Any]]:
+        # The iterator sends; a bounded number is on its way, so that a long list does not overload the node.
+        found: list[list[Any]] = []
         try:
-            for start in range(0, len(statements), BATCH_ROWS):
-                batch = BatchStatement(BatchType.UNLOGGED)
-                for cql, values in statements[start : start + BATCH_ROWS]:
-                    batch.add(self._statement(cql), values)
-                batch.is_idempotent = True
-                session.execute(batch)
+            while some := list(islice(requests, AT_ONCE)):
+                found += [list(future.result()) for future in some]
+            return found
         except _DEFECT:
             raise
         except _DOWN as error:

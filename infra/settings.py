@@ -90,6 +90,9 @@ class Relay:
     """The outbox between the spool and Kafka."""
 
     poll_seconds: float = _setting(0.01, "Pause between looks at the spool; part of the latency of an image")
+    pace_seconds: float = _setting(
+        0.05, "Least time between publications: what comes meanwhile shares messages; the first never waits"
+    )
     large_bytes: int = _setting(64 << 20, "Instances over this size take the bulk lane")
 
 
@@ -101,7 +104,7 @@ class Deidentify:
     master_key_file: str = _setting("", "File with the master secret; empty takes <home>/secrets/master.key")
     key_id: str = _setting("k1", "Names the master secret in stored rows; never the secret")
     workers: int = _setting(2, "Worker processes; about one a core")
-    batch: int = _setting(16, "Messages a batch, of up to 64 instances each")
+    batch: int = _setting(64, "Messages a batch, of up to 64 instances each")
 
 
 @dataclass(frozen=True, kw_only=True)

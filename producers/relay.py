@@ -4,7 +4,7 @@
 2. Publish their messages and wait until the broker has confirmed each (`infra.kafka.Producer.send`).
 3. Only then save the position. A crash between repeats messages; effects downstream are keyed, so that a
    repeat changes nothing.
-4. Tell the ledger how many records a segment has; free the segments that the ledger allows.
+4. Tell the ledger, in the same breath, how many records a segment has; free the segments that it allows.
 
 A broker that is down is waited for: the receiver goes on until the spool's own limit. The position is not
 synced: after a power loss the boot id has changed, and everything kept is published again anyway, for the
@@ -101,10 +101,11 @@ class Relay:
         self._path = folder / "relay" / "position.json"
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._idle_at: Position | None = None  # nothing was left to do at this durable end
+        self._behind = False  # the last chunk was full: more waits
         self._rebooted = False
         self.state = self._load()
 
-    def run(self, stop: threading.Event, poll_seconds: float) -> None:
+    def run(self, stop: threading.Event, poll_seconds: float, pace_seconds: float = 0.0) -> None:
         """Relay until `stop` is set; a look at an idle spool costs a few microseconds."""
         if self._rebooted:
             self._free_settled()
@@ -113,6 +114,7 @@ class Relay:
                 stop.wait(SLOW_SECONDS)
                 continue
             try:
+                began = self._clock.monotonic()
                 busy = self.step()
                 if self._clock.monotonic() >= self._free_at:
                     self.free_segments()
@@ -123,6 +125,8 @@ class Relay:
                 continue
             if not busy:
                 stop.wait(poll_seconds)
+            elif not self._behind:  # what comes meanwhile shares messages
+                stop.wait(began + pace_seconds - self._clock.monotonic())
 
     def step(self) -> bool:
         """Publish one chunk, or a segment's end; return False where there was nothing to do."""
@@ -186,9 +190,12 @@ class Relay:
         records = list(islice(self._reader.records(self.state.segment, self.state.offset), CHUNK_RECORDS))
         if not records:
             return False
-        self._publisher.send(messages(self._reader.id, records, self._large_bytes))
         numbers = [record.number + 1 for record in records if record.kind == Kind.INSTANCE]
-        self._save(offset=records[-1].end, records=max([self.state.records, *numbers]))
+        count = max([self.state.records, *numbers])
+        told = relayed(self._reader.id, self.state.segment, count, sealed=False)
+        self._publisher.send([*messages(self._reader.id, records, self._large_bytes), told])
+        self._save(offset=records[-1].end, records=count, told=count)
+        self._behind = len(records) == CHUNK_RECORDS
         metrics.inc("prodrome_relay_instances_total", len(numbers))
         return True
 
@@ -230,6 +237,7 @@ def relay(
     stop: threading.Event,
     *,
     poll_seconds: float,
+    pace_seconds: float = 0.0,
     large_bytes: int,
     freeable: Callable[[], Iterable[int]] = tuple,
     paused: Callable[[], bool] = lambda: False,
@@ -243,7 +251,7 @@ def relay(
             continue
         counter = threading.Thread(target=_count, args=(outbox, stop), daemon=True)
         counter.start()
-        outbox.run(stop, poll_seconds)
+        outbox.run(stop, poll_seconds, pace_seconds)
 
 
 def _count(outbox: Relay, stop: threading.Event) -> None:

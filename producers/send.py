@@ -13,7 +13,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -71,11 +71,11 @@ class Result(NamedTuple):
         return self.error.startswith("lost") or (self.status is not None and self.status & 0xFF00 == 0xA700)
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """The association ended, or never began, for a cause that may pass."""
 
 
-class _Refused(Exception):
+class AssociationRefused(Exception):
     """The association was rejected for good."""
 
 
@@ -138,7 +138,7 @@ def echo(destination: Destination) -> int:
             return status
         finally:
             association.close()
-    except (_Lost, _Refused) as error:
+    except (Lost, AssociationRefused) as error:
         raise ConnectionError(str(error)) from None
 
 
@@ -147,7 +147,7 @@ class Association:
 
     Raises
     ------
-    _Lost, _Refused
+    Lost, AssociationRefused
         It did not come about.
     """
 
@@ -156,7 +156,7 @@ class Association:
             address = (destination.host, destination.port)
             self._socket = socket.create_connection(address, timeout=CONNECT_SECONDS)
         except OSError as error:
-            raise _Lost(f"no connection: {type(error).__name__}") from None
+            raise Lost(f"no connection: {type(error).__name__}") from None
         self._socket.settimeout(RESPONSE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         offered = {number: (pair[0], [pair[1]]) for pair, number in contexts.items()}
@@ -169,43 +169,51 @@ class Association:
         if isinstance(answer, ul.Rejected):
             self._socket.close()
             text = f"association rejected {answer.result}/{answer.source}/{answer.diagnostic}"
-            raise _Lost(text) if answer.result == _REJECTED_TRANSIENT else _Refused(text)
+            raise Lost(text) if answer.result == _REJECTED_TRANSIENT else AssociationRefused(text)
         self.contexts = {pair: n for pair, n in contexts.items() if answer.contexts.get(n) == pair[1]}
         self._fragment = ul.fragment_bytes(answer.max_pdu)
         self._message = 0
 
     def store(self, item: Item) -> int:
         """Send one file and return the status of the response."""
-        context = self.contexts[item.sop_class_uid, item.transfer_syntax_uid]
-        self._message = self._message % 0xFFFF + 1
-        command = ul.store_command(self._message, item.sop_class_uid, item.sop_instance_uid)
-        parts, waiting = [ul.command_pdu(context, command)], 0
         with item.path.open("rb") as file:
             file.seek(item.dataset_offset)
-            fragment = file.read(self._fragment)
-            while True:
-                following = file.read(self._fragment) if fragment else b""
-                parts.append(ul.data_pdu(context, fragment, last=not following))
-                waiting += len(fragment)
-                if not following:
-                    return self.call(b"".join(parts))
-                if waiting >= _BLOCK_BYTES:
-                    self._send(b"".join(parts))
-                    parts, waiting = [], 0
-                fragment = following
+            return self.store_from(
+                file.read, item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid
+            )
+
+    def store_from(
+        self, read: Callable[[int], bytes], sop_class_uid: str, sop_instance_uid: str, syntax: str
+    ) -> int:
+        """Send one dataset and return the status of the response; `read` gives its next bytes."""
+        context = self.contexts[sop_class_uid, syntax]
+        self._message = self._message % 0xFFFF + 1
+        command = ul.store_command(self._message, sop_class_uid, sop_instance_uid)
+        parts, waiting = [ul.command_pdu(context, command)], 0
+        fragment = read(self._fragment)
+        while True:
+            following = read(self._fragment) if fragment else b""
+            parts.append(ul.data_pdu(context, fragment, last=not following))
+            waiting += len(fragment)
+            if not following:
+                return self.call(b"".join(parts))
+            if waiting >= _BLOCK_BYTES:
+                self._send(b"".join(parts))
+                parts, waiting = [], 0
+            fragment = following
 
     def call(self, message: bytes) -> int:
         """Send the rest of a message and return the status of its response."""
         kind, body = self._exchange(message)
         if kind != ul.P_DATA:
-            raise _Lost("the association was aborted")
+            raise Lost("the association was aborted")
         return ul.response_status(body)
 
     def release(self) -> None:
         """End the association in order."""
         try:
             self._exchange(ul.RELEASE_REQUEST)
-        except _Lost:
+        except Lost:
             return
         finally:
             self.close()
@@ -223,7 +231,7 @@ class Association:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise _Lost(type(error).__name__) from None
+            raise Lost(type(error).__name__) from None
 
     def _receive(self, count: int) -> bytes:
         data = b""
@@ -231,9 +239,9 @@ class Association:
             try:
                 more = self._socket.recv(count - len(data))
             except OSError as error:
-                raise _Lost(type(error).__name__) from None
+                raise Lost(type(error).__name__) from None
             if not more:
-                raise _Lost("the peer closed the connection")
+                raise Lost("the peer closed the connection")
             data += more
         return data
 
@@ -276,13 +284,13 @@ class _Lane:
         contexts = {pair: 2 * index + 1 for index, pair in enumerate(pairs)}
         try:
             association = Association(self._destination, contexts)
-        except (_Lost, _Refused) as error:
-            self._lost(str(error), group, final=isinstance(error, _Refused))
+        except (Lost, AssociationRefused) as error:
+            self._lost(str(error), group, final=isinstance(error, AssociationRefused))
             return
         try:
             for item in group:
                 self._send_one(association, item)
-        except _Lost as error:
+        except Lost as error:
             self._lost(str(error), self._pending[:1], final=False)
         else:
             association.release()

@@ -1,6 +1,7 @@
 """The bytes of a DICOM association as its requestor sends and reads them (PS3.8 9.3, PS3.7 6.3). Pure.
 
-Enough for C-ECHO and C-STORE, and nothing that would touch a dataset: what goes in comes out on the wire.
+Enough for C-ECHO and C-STORE, with the response that the receiver sends, and nothing that would touch a
+dataset: what goes in comes out on the wire.
 """
 
 import struct
@@ -17,7 +18,7 @@ MAX_CONTEXTS: Final = 128
 _APPLICATION_CONTEXT: Final = b"1.2.840.10008.3.1.1.1"
 #: UUID-derived (PS3.5 B.2), fixed for prodrome's sender.
 _IMPLEMENTATION_CLASS: Final = b"2.25.147825736914205283361820904421176384911"
-_C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
+_C_STORE_RQ, _C_STORE_RSP, _C_ECHO_RQ = 0x0001, 0x8001, 0x0030
 _NO_DATASET, _DATASET = 0x0101, 0x0001
 _COMMAND_LAST, _DATA, _DATA_LAST = 0x03, 0x00, 0x02
 
@@ -91,6 +92,20 @@ def store_command(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
             0x0110: struct.pack("<H", message_id),
             0x0700: struct.pack("<H", 0),
             0x0800: struct.pack("<H", _DATASET),
+            0x1000: _uid(sop_instance_uid),
+        }
+    )
+
+
+def store_response_command(message_id: int, sop_class_uid: str, sop_instance_uid: str, status: int) -> bytes:
+    """Return the command set of a C-STORE-RSP without a comment."""
+    return _command(
+        {
+            0x0002: _uid(sop_class_uid),
+            0x0100: struct.pack("<H", _C_STORE_RSP),
+            0x0120: struct.pack("<H", message_id),
+            0x0800: struct.pack("<H", _NO_DATASET),
+            0x0900: struct.pack("<H", status),
             0x1000: _uid(sop_instance_uid),
         }
     )

@@ -26,10 +26,12 @@ from infra.spool import Spool
 from infra.spool.drain import draining
 from producers.receiver import guard
 from producers.receiver.admission import Caller, Session, admit
+from producers.receiver.answering import answer_from_template
 from producers.receiver.intake import Budget, Intake
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
-from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
+from producers.receiver.statuses import ANSWERS, LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
 from producers.receiver.store import StoreRequest, store
+from producers.receiver.waiting import wait_for_events
 from schemas.errors import Refused, SettingsError
 from schemas.ids import valid_uid
 from schemas.sources import Source
@@ -44,6 +46,7 @@ STOP_SECONDS: Final = 20.0
 #: Stands in for a SOP Instance UID that pynetdicom would not answer at all; the answer is 0117.
 _NO_UID: Final = "0.0"
 _TICK_SECONDS: Final = 1.0
+_STORED: Final = frozenset(answer.status for answer in ANSWERS if answer.stored)
 
 
 def serve(
@@ -141,6 +144,8 @@ class Door:
 
     def _on_connection(self, event: Any) -> None:
         guard.bound_connection(event.assoc)
+        wait_for_events(event.assoc)
+        answer_from_template(event.assoc, _STORED)
         guard.bound_messages(event.assoc, lambda: self._new_intake(event.assoc), _count_refused)
 
     def _on_request(self, event: Any) -> None:

@@ -64,20 +64,20 @@ def test_a_keyspace_of_another_name_is_refused(cassandra_at: CassandraConnection
 def test_rows_of_a_partition_are_written_in_batches(tables: Tables, count: int) -> None:
     """All of them, however many batches they need; a repeat changes nothing."""
     for _ in range(2):
-        tables.write_partition(studies(count, f"batch {count}"))
+        tables.write([studies(count, f"batch {count}")])
     assert len(tables.run(SELECT, ("default", f"batch {count}"))) == count
 
 
 def test_nothing_to_write_is_no_error(tables: Tables) -> None:
     """A batch of duplicates alone writes no rows."""
-    tables.write_partition([])
+    tables.write([])
     assert tables.run_all([]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
 def test_a_list_of_any_length_is_bound(tables: Tables, count: int) -> None:
     """One text serves every length of an IN list."""
-    tables.write_partition(studies(120, "list"))
+    tables.write([studies(120, "list")])
     wanted = [f"1.{i:04}" for i in range(count)]
     assert [r.study for r in tables.run(SOME, ("default", "list", wanted))] == wanted
 
@@ -103,7 +103,7 @@ def test_a_lightweight_transaction_is_applied_once(tables: Tables) -> None:
 def test_a_node_that_is_down_is_slow_down(cassandra_at: CassandraConnection) -> None:
     """Nothing listens there: wait, and lose nothing."""
     away = Tables(NOWHERE, "any")
-    for call in (lambda: away.run(SELECT, ("a", "b")), lambda: away.write_partition(studies(1, "p"))):
+    for call in (lambda: away.run(SELECT, ("a", "b")), lambda: away.write([studies(1, "p")])):
         with pytest.raises(SlowDown, match="Cassandra: NoHostAvailable"):
             call()
     with pytest.raises(SlowDown):
@@ -123,7 +123,7 @@ def test_a_wrong_statement_is_a_defect_and_is_not_waited_for(tables: Tables) -> 
     for call in (
         lambda: tables.run("SELECT nothing FROM study_head"),
         lambda: tables.run_all([("SELECT nothing FROM study_head", ())]),
-        lambda: tables.write_partition([("INSERT INTO nowhere (a) VALUES (?)", (1,))]),
+        lambda: tables.write([[("INSERT INTO nowhere (a) VALUES (?)", (1,))]]),
     ):
         with pytest.raises(InvalidRequest):
             call()

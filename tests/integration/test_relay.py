@@ -197,6 +197,22 @@ def test_segments_are_freed_only_when_published_and_allowed(tmp_path: Path) -> N
     assert len(broker.instances()) == 100
 
 
+def test_what_comes_meanwhile_is_published_together(tmp_path: Path) -> None:
+    """The first instance goes at once; those that come within the pace after it go in one chunk."""
+    spool, broker, stop = Spool(tmp_path), FakeBroker(), threading.Event()
+    runner = threading.Thread(target=_outbox(tmp_path, broker).run, args=(stop, 0.001, 1.0))
+    runner.start()
+    for number in range(5):
+        _fill(spool, 1, start=number)
+        assert _eventually(lambda: bool(broker.instances()))
+    assert _eventually(lambda: len(broker.instances()) == 5)
+    stop.set()
+    runner.join()
+    spool.close()
+    chunks = [event.records for event in broker.events() if isinstance(event, SegmentRelayed)]
+    assert chunks == [1, 5]
+
+
 def test_unrelayed_is_counted(tmp_path: Path) -> None:
     """What waits for the broker is counted over all segments, and zero when all is published."""
     spool, broker = Spool(tmp_path, _LIMITS), FakeBroker()

@@ -29,7 +29,7 @@ POISON, FLAKY = 1_000_001, 1_000_002
 class Recording:
     """Handles a record by writing it down; what else it does depends on the mode."""
 
-    name, batch = "ledger", 64
+    name, batch, pace = "ledger", 64, 0.0
     zone: Zone = "clean"
 
     def __init__(self, mode: str, topic: str, folder: Path) -> None:

@@ -119,17 +119,18 @@ class Door:
 
 
 class DyingWrites:
-    """Tables of a process that dies at its n-th write of a partition."""
+    """Tables of a process that dies when it has written so many partitions."""
 
     def __init__(self, tables: Tables, left: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self._tables, self._left, self._error = tables, left, error
 
-    def write_partition(self, statements: Any) -> None:
-        if self._left == 0:
-            self._left = -1
-            raise self._error
-        self._left -= 1
-        self._tables.write_partition(statements)
+    def write(self, partitions: Any) -> None:
+        for rows in partitions:
+            if self._left == 0:
+                self._left = -1
+                raise self._error
+            self._left -= 1
+            self._tables.write([rows])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tables, name)

@@ -54,7 +54,7 @@ class Letters:
 class Recording:
     """A stage that notes every batch and then does what it is told for its offsets."""
 
-    name, zone, topics, group, batch = "ledger", "trusted", (TOPIC,), "prodrome-test", 16
+    name, zone, topics, group, batch, pace = "ledger", "trusted", (TOPIC,), "prodrome-test", 16, 0.0
     zone: Zone
 
     def __init__(self) -> None:
@@ -130,6 +130,18 @@ def test_a_good_batch_is_handled_once_in_order(loop: Loop, stage: Recording, let
     assert stage.batches == [[0, 1, 2, 3, 4]]
     assert letters.sent == []
     assert loop.state == "idle"
+
+
+def test_large_messages_are_handled_in_slices(
+    loop: Loop, stage: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call gets no more bytes than a slice, or one message that is larger; order stays, nothing is left out."""
+    monkeypatch.setattr(rules, "SLICE_BYTES", 2 * len(good(0).value))
+    loop.process(goods(5))
+    assert stage.batches == [[0, 1], [2, 3], [4]]
+    monkeypatch.setattr(rules, "SLICE_BYTES", 1)
+    loop.process([good(5), good(6)])
+    assert stage.batches[3:] == [[5], [6]]
 
 
 @pytest.mark.parametrize(

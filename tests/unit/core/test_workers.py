@@ -56,6 +56,23 @@ def test_results_come_in_the_order_of_the_jobs_and_an_error_is_a_result(pool: Wo
     assert (one, reason(bad), type(late), four) == (10, "raw_corrupt", TimeoutError, 40)
 
 
+def test_jobs_go_to_the_workers_in_shares(pool: Workers) -> None:
+    """Neighbours share a way, so far fewer ways than jobs; both workers have work, and all have results."""
+    which = list(range(200))
+    shares = list(workers._shares(which, 2))
+    assert [i for some in shares for i in some] == which
+    assert 4 <= len(shares) <= 20
+    assert list(workers._shares([5], 2)) == [[5]]
+    assert pool.run(jobs(*which)) == [10 * i for i in which]
+
+
+def test_an_error_that_cannot_be_sent_back_harms_no_neighbour(pool: Workers) -> None:
+    """The share it was in has no results; its jobs run alone, and each has its own."""
+    results = pool.run(jobs(*range(8), "unsendable", *range(9, 40)))
+    assert isinstance(results.pop(8), Exception)
+    assert results == [10 * i for i in (*range(8), *range(9, 40))]
+
+
 def test_a_job_that_always_kills_its_worker_is_answered_and_the_others_are_right(
     pool: Workers, journal: Path
 ) -> None:

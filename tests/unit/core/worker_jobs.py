@@ -33,6 +33,8 @@ def work(argument: Any) -> Any:
         raise BadMessage("raw_corrupt", "as told")
     if argument == "time out":
         raise TimeoutError
+    if argument == "unsendable":
+        raise RuntimeError(lambda: None)
     return os.getpid() if argument == "pid" else argument * _factor
 
 
