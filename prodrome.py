@@ -21,7 +21,10 @@ COMMANDS = {
     "deid": ("commands.deid:deid", "De-identify files; needs no stack."),
     "deadletters": ("commands.deadletters:deadletters", "List the messages that could not be worked on."),
     "replay": ("commands.deadletters:replay", "Put dead letters back on their topics."),
-    "quarantine": ("commands.quarantine:quarantine", "Trusted: list what waits in quarantine."),
+    "quarantine": (
+        "commands.quarantine:quarantine",
+        "Trusted: what waits in quarantine; release or purge it.",
+    ),
     "pause": ("commands.control:pause", "Let a stage stand still; nothing is lost."),
     "resume": ("commands.control:resume", "Let a paused stage go on."),
     "drain": ("commands.control:drain", "Take nothing new and wait until all is settled."),

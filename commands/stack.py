@@ -8,11 +8,13 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import click
 
+from commands.auditing import audited
 from commands.wiring import settings, told
 from infra.secret_files import write_secret
 from infra.settings import PREFIX, Settings, load, read_env_file
@@ -46,6 +48,8 @@ def up() -> None:
     """
     with told():
         addresses = bring_up(click.echo)
+        with audited(load(), "up"):  # of the addresses that only now are known
+            pass
     click.echo(
         f"DICOM: PRODROME@127.0.0.1:{addresses.dicom}   Kafka: {addresses.bootstrap}   `prodrome status`"
     )
@@ -57,7 +61,9 @@ def down() -> None:
     from infra.stack.lifecycle import down as stop
 
     with told():
-        stop(layout(settings()), click.echo)
+        found = settings()
+        with audited(found, "down", begins=True) if found.home.is_dir() else nullcontext():
+            stop(layout(found), click.echo)
 
 
 @click.command()
@@ -70,11 +76,13 @@ def restart(role: str) -> None:
     from infra.stack.supervise import connect
 
     with told():
-        supervisor = connect(layout(settings()))
+        found = settings()
+        supervisor = connect(layout(found))
         if supervisor is None:
             raise SettingsError("the stack is not up: `prodrome up`")
-        supervisor.stop([role])
-        supervisor.start([role])
+        with audited(found, "restart", role=role):
+            supervisor.stop([role])
+            supervisor.start([role])
 
 
 @click.command()

@@ -11,13 +11,15 @@ import click
 from rich.console import Console
 from rich.tree import Tree
 
+from commands.auditing import audited
 from commands.query import predictions_of
 from commands.wiring import opened, settings, told
 from consumers.deid.keys import ProjectKeys
-from consumers.ledger import CODES
+from consumers.ledger import outcome_of
 from consumers.vault import Vault
 from infra.cassandra import Tables
 from infra.settings import Settings, master_key
+from schemas.events import Intake
 from schemas.ids import valid_uid
 
 
@@ -32,7 +34,9 @@ def trace(what: str, project: str, as_json: bool) -> None:
     """
     with told():
         found = settings()
-        traced = [follow(found, project, study) for study in _studies(found, project, what)]
+        with audited(found, "trace", project=project) as entry:
+            traced = [follow(found, project, study) for study in _studies(found, project, what)]
+            entry["studies"] = " ".join(each["pseudonymous_study"] for each in traced)
     if as_json:
         click.echo(json.dumps(traced, indent=2))
     for each in [] if as_json else traced:
@@ -87,19 +91,9 @@ def _intakes(trusted: Tables, project: str, study_uid: str) -> list[dict[str, An
     )
     return [
         {"sop": r.sop_uid, "intake": r.intake, "outcome": r.outcome, "reason": r.reason,
-         "ledger": _settled(trusted, r.intake)}
+         "ledger": outcome_of(trusted, Intake.parse(r.intake)) or "in flight"}
         for r in rows
     ]  # fmt: skip
-
-
-def _settled(trusted: Tables, intake: str) -> str:
-    spool, segment, record = intake.split("/")
-    rows = trusted.run(
-        "SELECT outcomes FROM ledger_segments WHERE spool = ? AND segment = ?", (spool, int(segment))
-    )
-    outcomes = rows[0].outcomes or b"" if rows else b""
-    code = outcomes[int(record)] if int(record) < len(outcomes) else 0
-    return next((name for name, number in CODES.items() if number == code), "in flight")
 
 
 def _tree(traced: dict[str, Any]) -> Tree:

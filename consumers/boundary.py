@@ -10,8 +10,6 @@ Nothing is published or indexed here. A repeat writes the same objects under the
 
 import base64
 import dataclasses
-import hashlib
-import hmac
 import json
 import zlib
 from contextlib import suppress
@@ -29,12 +27,13 @@ from consumers.deid.engine import (
     clean_object_key,
     deidentify,
 )
+from consumers.kept import Kept
 from infra.objects import Store
-from infra.seal import Sealer
 from infra.settings import Settings, master_key, sources
 from infra.spool import SpoolStore
 from schemas.errors import Quarantine, SlowDown
 from schemas.events import Intake, Pointer, ReceivedInstance
+from schemas.reasons import ADMISSIBLE
 from schemas.sources import Source
 
 #: zlib's middle: level 6 costs twice the time for 3 % on DICOM JSON
@@ -76,7 +75,7 @@ class Boundary:
         self._master = master_key(settings)
         self._spools = spool_store(settings)
         self._clean = Store(settings.clean.store, "clean")
-        self._trusted = Store(settings.trusted.store, "trusted")
+        self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
         self._profile: Profile = basic_profile()
         self._keys = cache(
@@ -93,7 +92,7 @@ class Boundary:
         SlowDown
             A store does not answer.
         """
-        raw = self.read(instance)
+        raw = self.read(project, instance)
         keys = self._keys(project)
         source = self._sources.get(instance.source, Source(name="unknown"))
         common: dict[str, Any] = {
@@ -111,7 +110,7 @@ class Boundary:
                 sop_class_uid=instance.sop_class_uid,
                 quarantine=doubt.reason,
                 detail=doubt.detail,
-                kept=self.keep(project, instance.intake, raw),
+                kept=self.keep(project, instance, raw),
             )
 
     def _clean_crossing(
@@ -130,6 +129,7 @@ class Boundary:
             sop_instance_uid=instance.sop_instance_uid,
             issuer=source.issuer,
             admit_burned_in=source.admit_burned_in,
+            admitted=ADMISSIBLE & set(instance.release.admitted) if instance.release else frozenset(),
         )
         if instance.dataset_mismatch:
             raise Quarantine("dataset_mismatch", "the receiver answered B007")
@@ -164,8 +164,10 @@ class Boundary:
             vault=done.vault,
         )
 
-    def read(self, instance: ReceivedInstance) -> bytes:
+    def read(self, project: str, instance: ReceivedInstance) -> bytes:
         """Return the raw bytes of an instance, checked."""
+        if instance.release:
+            return self.kept.bytes_of(project, instance.intake, instance.pointer)
         try:
             return self._spools.read(instance.pointer)
         except SlowDown:  # perhaps a spool that was made, or mounted, since we looked
@@ -176,13 +178,9 @@ class Boundary:
         """Map a UID into the project's clean domain."""
         return str(self._keys(project).pseudonymous_uid(uid))
 
-    def keep(self, project: str, intake: Intake, raw: bytes) -> Pointer:
-        """Encrypt raw bytes into the quarantine; the key of the object is a keyed digest of the intake."""
-        sealer = Sealer(self._master, project, "quarantine", self._settings.deidentify.key_id)
-        name = hmac.digest(self._keys(project).digest, f"quarantine {intake}".encode(), hashlib.sha256).hex()
-        return self._trusted.put_again(
-            f"quarantine/{project}/{name[:2]}/{name}", sealer.seal(raw, f"{project} {intake}")
-        )
+    def keep(self, project: str, instance: ReceivedInstance, raw: bytes) -> Pointer:
+        """Return where the raw bytes are kept in the quarantine; those of a release are there already."""
+        return instance.pointer if instance.release else self.kept.keep(project, instance.intake, raw)
 
 
 def spool_store(settings: Settings) -> SpoolStore:

@@ -74,7 +74,7 @@ class Deidentify:
         self._producer, self._must_yield = producer, must_yield
         self._boundary = boundary.Boundary(settings)
         vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
-        self._intakes = Intakes(tables, vault, self._keep, clock)
+        self._intakes = Intakes(tables, vault, self._keep, self._boundary.kept.seal_event, clock)
         journal = settings.home / "work" / f"deidentify-{lane}.json"
         self._workers = Workers(
             boundary.cross, boundary.setup, (settings,), settings.deidentify.workers, journal
@@ -146,10 +146,10 @@ class Deidentify:
     def _keep(self, one: Decided) -> Pointer | None:
         """Copy what can still be read of a dead intake, so that no segment waits for a person."""
         try:
-            raw = self._boundary.read(one.instance)
+            raw = self._boundary.read(one.project, one.instance)
         except BadMessage:
             return None
-        return self._boundary.keep(one.project, one.instance.intake, raw)
+        return self._boundary.keep(one.project, one.instance, raw)
 
     def _markers(self, records: Sequence[Record]) -> Iterator[Message]:
         for record in records:

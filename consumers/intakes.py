@@ -21,7 +21,7 @@ from consumers.vault import Vault
 from infra.cassandra import Statement, Tables
 from infra.clock import Clock
 from schemas.errors import BadMessage
-from schemas.events import Pointer
+from schemas.events import InstanceReceived, Pointer
 
 _SELECT: Final = (
     "SELECT sop_uid, content_id, pixel_id, transfer_syntax, intake, outcome, version FROM identities"
@@ -33,8 +33,8 @@ _IDENTITY: Final = (
 )
 _INTAKE: Final = "INSERT INTO study_intakes (project, study_uid, sop_uid, intake, outcome, reason) VALUES (?, ?, ?, ?, ?, ?)"
 _QUARANTINE: Final = (
-    "INSERT INTO quarantine (project, day, intake, reason, detail, sop_class, object, length)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO quarantine (project, day, intake, reason, detail, sop_class, object, length, received)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _QUARANTINE_DAY: Final = "INSERT INTO quarantine_days (project, day) VALUES (?, ?)"
 
@@ -52,14 +52,21 @@ class Intakes:
         For what the way back needs.
     keep : callable
         Copies what can still be read of a dead intake to the quarantine store; None where nothing can.
+    seal : callable
+        Seals the event of one instance, so that a release can send it again.
     clock : Clock
         For the day under which quarantine is listed.
     """
 
     def __init__(
-        self, tables: Tables, vault: Vault, keep: Callable[[Decided], Pointer | None], clock: Clock
+        self,
+        tables: Tables,
+        vault: Vault,
+        keep: Callable[[Decided], Pointer | None],
+        seal: Callable[[InstanceReceived], bytes],
+        clock: Clock,
     ) -> None:
-        self._tables, self._vault, self._keep, self._clock = tables, vault, keep, clock
+        self._tables, self._vault, self._keep, self._seal, self._clock = tables, vault, keep, seal, clock
 
     def decide(self, crossed: Sequence[Decided]) -> list[Decided]:
         """Return the same instances with their versions, everything about them written."""
@@ -102,6 +109,7 @@ class Intakes:
                     one.instance.sop_class_uid,
                     kept.uri,
                     kept.length,
+                    self._seal(_event(one)),
                 )
                 rows[one.project].append((_QUARANTINE, (*where, *what)))
         days: list[list[Statement]] = [[(_QUARANTINE_DAY, (project, day))] for project in rows]
@@ -150,6 +158,10 @@ def _arrived(one: Decided) -> Arrived:
 def _noted(one: Decided) -> Statement:
     what = (one.instance.sop_instance_uid, str(one.instance.intake))
     return _INTAKE, (one.project, one.study, *what, one.settled.outcome, one.settled.reason)
+
+
+def _event(one: Decided) -> InstanceReceived:
+    return InstanceReceived(project=one.project, study_instance_uid=one.study, instances=(one.instance,))
 
 
 def _identity(key: StudyKey, sop: str, version: Version) -> Statement:

@@ -21,7 +21,7 @@ from infra.cassandra import Tables
 from infra.clock import Clock
 from infra.settings import Settings
 from schemas.errors import BadMessage, SettingsError
-from schemas.events import InstanceSettled, Outcome, SegmentRelayed
+from schemas.events import InstanceSettled, Intake, Outcome, SegmentRelayed
 from schemas.topics import Zone
 
 log = logging.getLogger(__name__)
@@ -190,6 +190,13 @@ def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -
     settled: dict[str, int] = {name: total[name] for name in CODES}
     received = sum(acknowledged.values())
     return {"acknowledged": received, **settled, "in_flight": received - sum(settled.values())}
+
+
+def outcome_of(tables: Tables, intake: Intake) -> Outcome | None:
+    """Return how an intake ended; None while it is in flight."""
+    rows = tables.run(_SELECT, (intake.spool, intake.segment))
+    outcomes = rows[0].outcomes or b"" if rows else b""
+    return _NAMES.get(outcomes[intake.record]) if intake.record < len(outcomes) else None
 
 
 def retention_seconds(policy: str) -> float | None:

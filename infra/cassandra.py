@@ -75,6 +75,22 @@ class Tables:
         except _DOWN as error:
             raise SlowDown(f"Cassandra: {type(error).__name__}") from None
 
+    def stream(self, cql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of one statement, a page in memory at a time: for lists that may be long.
+
+        Raises
+        ------
+        SlowDown
+            As `run`; also in the middle.
+        """
+        session = self._connected()
+        try:
+            yield from session.execute(self._statement(cql), values)
+        except _DEFECT:
+            raise
+        except _DOWN as error:
+            raise SlowDown(f"Cassandra: {type(error).__name__}") from None
+
     def run_once(self, cql: str, values: Sequence[Any]) -> tuple[bool, Any]:
         """Run one lightweight transaction; return whether it was applied and the row as it stands."""
         row = self.run(cql, values)[0]

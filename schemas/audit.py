@@ -37,6 +37,7 @@ ACTIONS: Final[dict[str, Event]] = {
     "drain": _SOFTWARE,
     "audit": Event("110101", "Audit Log Used", "R"),
     "trace": Event("110112", "Query", "E"),
+    "deadletters-show": Event(*_ACCESSED, "R"),
     "quarantine-show": Event(*_ACCESSED, "R"),
     "quarantine-release": Event(*_ACCESSED, "U"),
     "quarantine-purge": Event(*_ACCESSED, "D"),
@@ -50,6 +51,9 @@ ACTIONS: Final[dict[str, Event]] = {
     # the chain's own: a line that a kill cut short
     "torn": Event("110113", "Security Alert", "E", "110133", "Audit Recording Stopped"),
 }
+
+#: Objects that may be several, with a space between: each is a participant of its own.
+_MANY: Final = frozenset({"intakes", "letters", "studies"})
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,15 +108,16 @@ def message(entry: Entry) -> str:
     SubElement(root, "ActiveParticipant", UserID=entry.actor, UserIsRequestor="true")
     SubElement(root, "AuditSourceIdentification", AuditSourceID=f"prodrome-{entry.chain}")
     for name, value in _objects(entry).items():
-        # type 2 system object; role 3 report, or 1 patient, by RFC 3881 5.5
-        participant = SubElement(
-            root,
-            "ParticipantObjectIdentification",
-            ParticipantObjectID=value,
-            ParticipantObjectTypeCode="1" if name == "patient" else "2",
-            ParticipantObjectTypeCodeRole="1" if name == "patient" else "3",
-        )
-        _coded(participant, "ParticipantObjectIDTypeCode", name, name, system="prodrome")
+        for each in value.split(" ") if name in _MANY else [value]:
+            # type 2 system object; role 3 report, or 1 patient, by RFC 3881 5.5
+            participant = SubElement(
+                root,
+                "ParticipantObjectIdentification",
+                ParticipantObjectID=each,
+                ParticipantObjectTypeCode="1" if name == "patient" else "2",
+                ParticipantObjectTypeCodeRole="1" if name == "patient" else "3",
+            )
+            _coded(participant, "ParticipantObjectIDTypeCode", name, name, system="prodrome")
     return tostring(root, encoding="unicode")
 
 

@@ -6,7 +6,8 @@ version and readers ignore fields they do not know; removing or changing one is 
 parallel. Times of receipt exist on trusted events only: for live data they are the study date.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 Open = Annotated[T, msgspec.Meta(extra_json_schema={"x-open": True})]
 
 
+_INTAKE: Final = re.compile(r"([0-9A-Za-z_-]+\+*)/([0-9]{1,18})/([0-9]{1,9})")
+
+
 class Value(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything that is said: frozen, keyword-only, unknown fields ignored."""
 
@@ -41,7 +45,7 @@ class Pointer(Value, frozen=True, kw_only=True):
     Attributes
     ----------
     uri : str
-        ``spool://<spool id>/<segment>``, ``clean://<key>`` or ``s3://<bucket>/<key>``.
+        ``spool://<spool id>/<segment>``, ``clean://<key>``, ``trusted://<key>`` or ``s3://<bucket>/<key>``.
     offset, length : int
         Range in bytes.
     digest : str or None
@@ -64,6 +68,24 @@ class Intake(Value, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return f"{self.spool}/{self.segment}/{self.record}"
 
+    @classmethod
+    def parse(cls, text: str) -> "Intake":
+        """Return the intake that is written so; raise ValueError for a text that names none."""
+        found = _INTAKE.fullmatch(text)
+        if found is None:
+            raise ValueError("expected an intake: spool/segment/record")
+        return cls(spool=found[1], segment=int(found[2]), record=int(found[3]))
+
+    @property
+    def again(self) -> "Intake":
+        """The intake that a release of this one is: the same numbers in a spool of its own name."""
+        return msgspec.structs.replace(self, spool=f"{self.spool}+")
+
+    @property
+    def origin(self) -> "Intake":
+        """The intake that came through the door, of which this is a release, or itself."""
+        return msgspec.structs.replace(self, spool=self.spool.rstrip("+"))
+
 
 class Arrival(Value, frozen=True, kw_only=True):
     """Which instance of which association: lets the catalog see that an association is complete.
@@ -75,8 +97,24 @@ class Arrival(Value, frozen=True, kw_only=True):
     ordinal: int
 
 
+class Release(Value, frozen=True, kw_only=True):
+    """An operator lets a quarantined or dead intake cross once more.
+
+    Attributes
+    ----------
+    origin : str
+        The intake that is released.
+    admitted : tuple of str
+        Reasons of quarantine that the operator answers for (`schemas.reasons.ADMISSIBLE`); all others are
+        judged anew.
+    """
+
+    origin: str
+    admitted: tuple[str, ...] = ()
+
+
 class ReceivedInstance(Value, frozen=True, kw_only=True):
-    """One instance as it came, by pointer. Trusted."""
+    """One instance as it came, by pointer; or released from the quarantine. Trusted."""
 
     intake: Intake
     pointer: Pointer
@@ -87,6 +125,7 @@ class ReceivedInstance(Value, frozen=True, kw_only=True):
     arrival: Arrival
     received_at: float
     dataset_mismatch: bool = False
+    release: Release | None = None
 
 
 class InstanceReceived(Value, frozen=True, kw_only=True):

@@ -59,6 +59,10 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     "local_limit": ("refused", "The association cap is reached."),
 }
 
+#: What an operator who has looked at an instance may answer for when it is released: that no text in its
+#: pixels identifies anybody. Everything else is judged by the bytes alone.
+ADMISSIBLE: Final = frozenset({"burned_in_risk", "burned_in_flag"})
+
 
 def kind_of(reason: str) -> Kind:
     """Return the kind of a reason word; raise KeyError for a word that is not in the table."""

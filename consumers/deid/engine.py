@@ -106,8 +106,8 @@ def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proj
     header = Header.of(received, big=syntax.big)
     check_uids(header, context)
     sop_class = header.text(0x00080016)
-    triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in)
-    check_pixels(header, syntax.uid)
+    triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
+    check_pixels(header, syntax.uid, context.admitted)
 
     vault = _vault_entry(header, context, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)

@@ -27,6 +27,8 @@ class IntakeContext:
         The domain that issued PatientID where the dataset names none.
     admit_burned_in : bool
         The source is trusted to send SC, US and their like without burned-in identifiers.
+    admitted : frozenset of str
+        Reasons of `triage` and `pixels` that an operator answers for, who has looked at the instance.
     """
 
     project: str
@@ -35,6 +37,7 @@ class IntakeContext:
     sop_instance_uid: str
     issuer: str = ""
     admit_burned_in: bool = False
+    admitted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

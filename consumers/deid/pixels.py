@@ -19,14 +19,14 @@ _VIDEO: Final = "1.2.840.10008.1.2.4.10"  # .100 to .108: MPEG-2, MPEG-4, HEVC
 _PADDING_VALUE: Final = 0x00280120
 
 
-def check_pixels(header: Header, transfer_syntax_uid: str) -> None:
-    """Raise `Quarantine` if the pixel data are not what the header says."""
+def check_pixels(header: Header, transfer_syntax_uid: str, admitted: frozenset[str] = frozenset()) -> None:
+    """Raise `Quarantine` if the pixel data are not what the header says; see `triage` for `admitted`."""
     for element in (header.by_tag[tag] for tag in PIXEL_TAGS if tag in header.by_tag):
         if element.fragments is not None:
             _check_fragments(header, element, video=transfer_syntax_uid.startswith(_VIDEO))
         else:
             _check_length(header, element)
-            if element.tag == PIXEL_DATA:
+            if element.tag == PIXEL_DATA and "burned_in_risk" not in admitted:
                 _check_unused_bits(header, element)
 
 

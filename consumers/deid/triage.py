@@ -101,7 +101,9 @@ _RULES: Final[tuple[tuple[str, str, str, Callable[[Signs], bool]], ...]] = (
 )
 
 
-def triage(sop_class_uid: str, signs: Signs, *, admit_burned_in: bool) -> None:
+def triage(
+    sop_class_uid: str, signs: Signs, *, admit_burned_in: bool, admitted: frozenset[str] = frozenset()
+) -> None:
     """Return if the instance may pass; raise `Quarantine` if burned-in text is likely or nothing is known.
 
     Parameters
@@ -112,6 +114,8 @@ def triage(sop_class_uid: str, signs: Signs, *, admit_burned_in: bool) -> None:
         What the header says.
     admit_burned_in : bool
         The source's setting: admits the `risk` classes, never one whose flag says YES.
+    admitted : frozenset of str
+        Reasons that an operator answers for: rules of these are not asked.
     """
     known = SOP_CLASSES.get(sop_class_uid)
     if known is None:
@@ -119,7 +123,7 @@ def triage(sop_class_uid: str, signs: Signs, *, admit_burned_in: bool) -> None:
     if known.triage in _NEVER:
         raise Quarantine(_NEVER[known.triage], f"{known.name}")
     for words, reason, expected, sign in _RULES:
-        if known.triage in words.split() and sign(signs):
+        if reason not in admitted and known.triage in words.split() and sign(signs):
             raise Quarantine(reason, f"expected {expected}")
-    if known.triage == "risk" and not admit_burned_in:
+    if known.triage == "risk" and not admit_burned_in and "burned_in_risk" not in admitted:
         raise Quarantine("burned_in_risk", f"{known.name}: the source is not admitted")

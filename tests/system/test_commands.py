@@ -121,7 +121,9 @@ def test_quarantine(known: Known, shared: Callable[[str], Path]) -> None:
     before = known.house.balance()
     assert stored(known.house.send([path], "DEFECTS"))
     assert known.house.gained(before) == {"acknowledged": 1, "quarantined": 1}
-    shown = known.house.prodrome("quarantine", "--project", "defects", "--reason", "burned_in_risk").stdout
+    shown = known.house.prodrome(
+        "quarantine", "list", "--project", "defects", "--reason", "burned_in_risk"
+    ).stdout
     assert "1.2.840.10008.5.1.4.1.1.7" in shown
     assert shown.strip().endswith("1 in quarantine")
 

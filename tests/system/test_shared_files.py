@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 import pytest
 from house import CALLING, House, stored
 
-from commands.quarantine import waiting
+from commands.releases import Wanted, waiting
 from consumers.deid.triage import SOP_CLASSES
+from infra.clock import SystemClock
 from producers.send import Result
 
 pytestmark = pytest.mark.stack
@@ -127,7 +128,9 @@ def by_class(sent: Sent, project: str) -> Counter[tuple[str, str]]:
     found = Counter(
         (r.sop_class, "conflict" if r.conflict else "admitted") for r in indexed if r.project == project
     )
-    found.update((str(row["sop_class"]), str(row["reason"])) for row in waiting(sent.house.trusted, project))
+    found.update(
+        (row.sop_class, row.reason) for row in waiting(sent.house.trusted, Wanted(project), SystemClock())
+    )
     return Counter({(_name(uid), outcome): n for (uid, outcome), n in found.items()})
 
 

@@ -4,12 +4,17 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from deid_door import Door, Inline
+from pydicom.dataset import Dataset
 from stage_rig import Outbox
 
+from consumers import deidentify
 from infra.cassandra import Tables, migrate
 from infra.clock import ManualClock
 from infra.connections import CassandraConnection
+from infra.demo import VIEWS, make_exams
 from infra.objects import Store
 from infra.settings import Settings, load
 
@@ -53,3 +58,21 @@ def clock() -> ManualClock:
 def outbox() -> Outbox:
     """A producer."""
     return Outbox()
+
+
+@pytest.fixture
+def views() -> list[Dataset]:
+    """One patient's four views, small."""
+    images = {view: np.full((16, 12), i, np.uint8) for i, view in enumerate(VIEWS)}
+    return list(make_exams(images, 1, seed=uuid.uuid4().hex)[0].datasets.values())
+
+
+@pytest.fixture
+def door(tmp_path: Path, tables: Tables, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Door:
+    """The stage behind a spool of its own."""
+    monkeypatch.setattr(deidentify, "Workers", Inline)
+    key = tmp_path / "secrets" / "master.key"
+    key.parent.mkdir()
+    key.write_text("07" * 32)
+    key.chmod(0o600)
+    return Door(load({"PRODROME_HOME": str(tmp_path)}), tables, clock)

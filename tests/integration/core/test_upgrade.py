@@ -19,14 +19,14 @@ import pytest
 from stage_rig import Outbox, record
 
 import infra.cassandra
-from commands.quarantine import waiting
+from commands.releases import Wanted, waiting
 from consumers.assemble import Assembler
 from consumers.ledger import balance
 from consumers.quiet import StudyKey
 from consumers.score import Score
 from consumers.vault import Vault
 from infra.cassandra import MIGRATIONS, Tables, migrate
-from infra.clock import ManualClock
+from infra.clock import ManualClock, SystemClock
 from infra.connections import CassandraConnection
 from infra.objects import Store
 from infra.seal import Sealer
@@ -181,7 +181,7 @@ def test_what_waits_in_quarantine_is_listed_and_opens(
 ) -> None:
     """Its row, and the bytes behind it."""
     [row] = of(stored, "trusted", "quarantine")
-    assert [found["reason"] for found in waiting(rows, "default")] == [row["reason"]]
+    assert [found.reason for found in waiting(rows, Wanted("default"), SystemClock())] == [row["reason"]]
     sealer = Sealer(bytes.fromhex(stored["master_key"]), "default", "quarantine", "k1")
     [path] = [path for path in (left / "trusted" / "quarantine").rglob("*") if path.is_file()]
     opened = sealer.open(path.read_bytes(), f"default {row['intake']}")

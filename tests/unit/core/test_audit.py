@@ -1,5 +1,6 @@
 """The audit trail: appended, chained, and no change to it stays unseen."""
 
+import io
 import os
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from pydicom.sr.codedict import codes
 
+from commands.auditing import confirm
 from infra.audit import Broken, Head, Trail
 from infra.clock import ManualClock
 from schemas.audit import ACTIONS, message
@@ -170,3 +172,20 @@ def test_an_entry_is_said_as_an_audit_message(trail: Trail) -> None:
     assert root.find("AuditSourceIdentification") is not None
     names = [o.attrib["ParticipantObjectID"] for o in root.findall("ParticipantObjectIdentification")]
     assert "stage-0" in names
+
+
+def test_each_of_several_objects_is_a_participant(tmp_path: Path) -> None:
+    """A message names every intake by itself (PS3.15 A.5.2)."""
+    trail = Trail(tmp_path / "audit", ManualClock())
+    trail.record("quarantine-purge", "begun", "tester", {"intakes": "s/1/2 s/1/3"})
+    (entry,) = trail.entries()
+    named = ElementTree.fromstring(message(entry)).findall("ParticipantObjectIdentification")
+    assert [p.get("ParticipantObjectID") for p in named][:2] == ["s/1/2", "s/1/3"]
+
+
+def test_what_cannot_be_undone_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that nobody watches has to say --yes."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y"))
+    confirm("Delete 3 for good?", yes=True)
+    with pytest.raises(SystemExit):
+        confirm("Delete 3 for good?", yes=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import MAX_MESSAGE_BYTES, body, decode, encode
 from schemas.errors import BadMessage
-from schemas.events import EVENT_TYPES, Lifecycle, Value
+from schemas.events import EVENT_TYPES, Intake, Lifecycle, Value
 from schemas.reasons import kind_of
 from schemas.topics import TOPICS
 from schemas.worked_examples import EXAMPLES
@@ -152,3 +152,19 @@ def test_a_message_with_changed_bytes_is_read_or_refused(example: Any, at: int, 
     value = body(event)
     at %= len(value)
     read_or_refused(kind, value[:at] + new + value[at + len(new) :])
+
+
+@pytest.mark.parametrize("text", ["b7d1f0c2a94e4c51/3/41", "b7d1f0c2a94e4c51+/3/41", "s++/0/0"])
+def test_an_intake_reads_as_it_is_written(text: str) -> None:
+    """A release of it is another intake, and knows where it came from."""
+    intake = Intake.parse(text)
+    assert str(intake) == text
+    assert intake.again != intake
+    assert intake.again.origin == intake.origin == Intake.parse(text.replace("+", ""))
+
+
+@pytest.mark.parametrize("text", ["", "s/3", "s/3/41/5", "+s/3/41", "s/-3/41", "s/3/x", "../3/4", "s/3/41\n"])
+def test_what_is_no_intake_is_refused(text: str) -> None:
+    """It comes from a command line."""
+    with pytest.raises(ValueError, match="expected an intake"):
+        Intake.parse(text)

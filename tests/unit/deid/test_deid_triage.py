@@ -46,9 +46,9 @@ def _names(text: str) -> list[str]:
     return [name.strip() for line in text.strip().splitlines() for name in line.split(";")]
 
 
-def _judge(uid: str, signs: Signs | None = None, *, admit: bool = False) -> str:
+def _judge(uid: str, signs: Signs | None = None, *, admit: bool = False, admitted: str = "") -> str:
     try:
-        triage(uid, signs or Signs(), admit_burned_in=admit)
+        triage(uid, signs or Signs(), admit_burned_in=admit, admitted=frozenset({admitted}))
     except Quarantine as stopped:
         return stopped.reason
     return "admitted"
@@ -112,6 +112,24 @@ def test_an_admitted_source_does_not_admit_the_flag() -> None:
 
 
 @pytest.mark.parametrize(
+    ("uid", "signs", "admitted", "outcome"),
+    [
+        (US, Signs(), "burned_in_risk", "admitted"),
+        (CT, Signs(burned_in_annotation="YES"), "burned_in_flag", "admitted"),
+        (US, Signs(burned_in_annotation="YES"), "burned_in_flag", "burned_in_risk"),
+        (US, Signs(burned_in_annotation="YES"), "burned_in_risk", "burned_in_flag"),
+        (_UID["Encapsulated PDF Storage"], Signs(), "encapsulated_document", "encapsulated_document"),
+        ("1.3.12.2.1107.5.9.1", Signs(), "unknown_sop_class", "unknown_sop_class"),
+    ],
+)
+def test_an_operator_admits_a_reason_and_no_other(
+    uid: str, signs: Signs, admitted: str, outcome: str
+) -> None:
+    """Each burned-in reason by itself; what cannot be cleaned is not to be admitted."""
+    assert _judge(uid, signs, admitted=admitted) == outcome
+
+
+@pytest.mark.parametrize(
     ("extra", "reason"),
     [
         (text(0x00280301, "YES"), "burned_in_flag"),
@@ -140,6 +158,7 @@ def test_text_in_spare_bits_is_seen(profile: Profile) -> None:
             CT, *twelve, Element(0x00280103, "US", bytes([signed, 0])), Element(0x7FE00010, "OW", pixels)
         )
         assert verdict(dataset, profile).partition(":")[0] == outcome
+        assert verdict(dataset, profile, admitted=frozenset({"burned_in_risk"})) == ""
 
 
 def test_the_table_knows_every_storage_class(shared: Callable[[str], Path]) -> None:
