@@ -19,7 +19,7 @@ COMMANDS = {
     "query": ("commands.query:query", "Find studies, instances and predictions by pseudonym."),
     "trace": ("commands.trace:trace", "Trusted: where is my image, by UID or accession number."),
     "deid": ("commands.deid:deid", "De-identify files; needs no stack."),
-    "deadletters": ("commands.deadletters:deadletters", "List the messages that could not be worked on."),
+    "deadletters": ("commands.deadletters:deadletters", "What could not be worked on: list, show, discard."),
     "replay": ("commands.deadletters:replay", "Put dead letters back on their topics."),
     "quarantine": (
         "commands.quarantine:quarantine",

@@ -120,12 +120,12 @@ def _predictions(found: Settings) -> dict[str, dict[str, int]]:
 
 
 def _deadletters(found: Settings) -> dict[str, dict[str, int]]:
-    from commands.deadletters import letters
+    from commands.deadletters import Wanted, letters
 
     counted: dict[str, Counter[str]] = {}
-    for zone in ("trusted", "clean"):
-        for _, letter in letters(found, zone):
-            counted.setdefault(letter.stage, Counter())[letter.reason] += 1
+    with opened(found.trusted) as tables:
+        for letter in letters(found, tables, Wanted(state="open")):
+            counted.setdefault(letter.event.stage, Counter())[letter.event.reason] += 1
     return {stage: dict(reasons) for stage, reasons in counted.items()}
 
 
@@ -174,7 +174,7 @@ def _print(found: dict[str, Any]) -> None:
         ("Balance of intakes", found["balance"]),
         ("Refused at the edge", found["refused"]),
         ("Predictions: revisions by outcome", _flat(found["predictions"])),
-        ("Dead letters", _flat(found["deadletters"])),
+        ("Dead letters, open", _flat(found["deadletters"])),
         ("Paused by an operator", dict.fromkeys(found["paused"], "`prodrome resume` lets it go on")),
         ("Stages", _flat(found["stages"])),
     ):

@@ -50,6 +50,7 @@ ROOMS: Final[dict[str, str]] = {
     "ADMIT": 'project = "admit"\nadmit_burned_in = true',
     "SYNTAX": 'project = "syntax"\nadmit_burned_in = true',
     "PLANTED": 'project = "planted"',
+    "MENDING": 'project = "mending"',
 }
 _SOURCE: Final = """
 [[source]]

@@ -119,8 +119,8 @@ def test_broken_messages_are_dead_letters(sent: House, stage: str) -> None:
 @pytest.mark.parametrize("zone", ["trusted", "clean"])
 def test_dead_letters_are_listed(sent: House, zone: str) -> None:
     """`prodrome deadletters` shows a line a letter, with stage, place and reason; one reason where asked."""
-    all_of_them = sent.prodrome("deadletters", "--zone", zone).stdout
-    some = sent.prodrome("deadletters", "--zone", zone, "--reason", "unknown_version").stdout
+    all_of_them = sent.prodrome("deadletters", "list", "--zone", zone).stdout
+    some = sent.prodrome("deadletters", "list", "--zone", zone, "--reason", "unknown_version").stdout
     for stage, topic in STAGES.items():
         lines = [line for line in all_of_them.splitlines() if re.search(rf" {stage} +│ +{topic} ", line)]
         assert len(lines) == (5 if BY_NAME[topic].zone == zone else 0)
@@ -128,14 +128,48 @@ def test_dead_letters_are_listed(sent: House, zone: str) -> None:
     assert "malformed_message" not in some
 
 
-def test_a_replay_is_counted_once_more(sent: House) -> None:
-    """`prodrome replay` puts letters back on their topics; still broken, each becomes one more letter."""
+def test_a_replay_does_not_multiply_what_is_still_broken(sent: House) -> None:
+    """`prodrome replay` puts letters back on their topics; each comes back as one letter, the first is done with."""
     asked = ("replay", "--zone", "clean", "--reason", "unknown_version")
     before = len(letters(sent, "clean"))
     assert "4 would be replayed" in sent.prodrome(*asked, "--dry-run").stdout
     assert "4 replayed" in sent.prodrome(*asked).stdout
     eventually(lambda: len(letters(sent, "clean")) == before + 4, "letters of the replay")
-    assert dead(sent, "catalog") == dead(sent, "score") == {"malformed_message": 3, "unknown_version": 4}
+    assert dead(sent, "catalog") == dead(sent, "score") == {"malformed_message": 3, "unknown_version": 2}
+    of_one = ("--stage", "score", "--reason", "unknown_version", "--json")
+    listed = [json.loads(line) for line in sent.prodrome("deadletters", "list", *of_one).stdout.splitlines()]
+    assert listed.pop() == {"counts": {"score unknown_version": 2}}
+    assert sent.json("replay", listed[0]["letter"], "--json") == {"replayed": 1}
+    eventually(lambda: len(letters(sent, "clean")) == before + 5, "letter of the second replay")
+    assert sent.json("replay", listed[0]["letter"], "--json") == {"would be replayed": 0}
+    assert sent.json("replay", listed[0]["letter"], "--again", "--json") == {"replayed": 1}
+    eventually(lambda: len(letters(sent, "clean")) == before + 6, "letter of the third replay")
+
+
+def test_a_letter_is_shown_without_its_message(sent: House) -> None:
+    """`deadletters show`: the body only where it is asked for; recorded either way."""
+    (listed, *_) = sent.prodrome(
+        "deadletters", "list", "--reason", "unknown_version", "--json"
+    ).stdout.splitlines()
+    name = json.loads(listed)["letter"]
+    assert "key" not in sent.json("deadletters", "show", name)
+    assert sent.json("deadletters", "show", name, "--values")["key"] == "a key"
+    assert sent.prodrome("deadletters", "show", "nobody").returncode == 1
+    assert sent.prodrome("audit", "list", "--action", "deadletters-show").stdout.count(name) == 2
+
+
+def test_a_discarded_letter_is_let_be(sent: House) -> None:
+    """It is asked for, is not open any more, and is not replayed."""
+    which = ("--stage", "ledger", "--reason", "malformed_message")
+    assert "--yes" in sent.prodrome("deadletters", "discard", *which).stderr
+    assert sent.json("deadletters", "discard", *which, "--yes", "--json") == {"discarded": 3}
+    assert dead(sent, "ledger") == {"unknown_version": 2}
+    assert sent.json("replay", *which, "--json") == {"would be replayed": 0}
+    shown = sent.prodrome("deadletters", "list", *which, "--state", "discarded").stdout
+    assert "3 dead letters" in shown
+    assert any(
+        "begun" in line for line in sent.prodrome("audit", "list", "--action", "discard").stdout.splitlines()
+    )
 
 
 def test_the_stages_go_on(sent: House, shared: Callable[[str], Path]) -> None:

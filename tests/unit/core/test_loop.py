@@ -339,7 +339,7 @@ def test_whatever_happens_each_message_is_handled_or_a_letter(told: list[str]) -
 
 
 def test_letters_are_events_of_their_topic(loop: Loop, letters: Letters) -> None:
-    """`prodrome deadletters` reads them by the codec like anything else."""
+    """`prodrome deadletters list` reads them by the codec like anything else."""
     from schemas.codec import decode
     from schemas.topics import BY_NAME
 
