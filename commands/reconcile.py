@@ -42,5 +42,7 @@ def reconcile() -> None:
         found["ledger_clean_and_corrected"] == found["catalog_indexed"]
         and found["ledger_conflict"] == found["catalog_conflict"]
     )
-    click.echo("they agree" if agree else "they differ: `prodrome deadletters list` and the stages' logs say why")
+    click.echo(
+        "they agree" if agree else "they differ: `prodrome deadletters list` and the stages' logs say why"
+    )
     raise SystemExit(0 if agree else 1)

@@ -110,6 +110,19 @@ def test_a_release_twice_is_one_effect(ward: Ward) -> None:
     assert ward.gained() == {"acknowledged": 2, "quarantined": 1, "clean": 1}
 
 
+def test_a_release_on_its_way_is_in_flight(ward: Ward, views: list[Dataset]) -> None:
+    """Each of a segment by itself, from when it is sent until it has its outcome."""
+    views[1].BurnedInAnnotation = "YES"
+    ward.door.take(ward.door.store(views[1]))
+    ward.work()
+    for row in ward.rows():
+        ward.release([row], BOTH)
+    ward.ledger.handle([record(event) for event in ward.outbox.of("instance.settled.v1")])
+    assert ward.gained() == {"acknowledged": 4, "quarantined": 2, "in_flight": 2}
+    ward.work()
+    assert ward.gained() == {"acknowledged": 4, "quarantined": 2, "clean": 2}
+
+
 class Dying:
     """Tables of a process that is killed before its n-th statement of a release or a purge."""
 
