@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
+CONTAINERS := receive relay stage deidentify score
 PEERS := dcmtk dicom3tools
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench peers docs release lock clean python-3.11 java-17
@@ -45,10 +46,17 @@ docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 release: setup ## Freeze the contract of this version in schemas/releases, once a version
 	$(BIN)/python -m schemas.release
 
-lock: setup ## Write requirements.lock anew from pyproject.toml, versions kept where they may be
+lock: setup ## Write requirements.lock and those of the containers anew from pyproject.toml, versions kept where they may be
 	@command -v $(UV) >/dev/null || { echo "uv is missing: $(BIN)/pip install uv" >&2; exit 2; }
 	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
 	    --universal --quiet --output-file requirements.lock
+	for role in $(CONTAINERS); do \
+	  $(UV) pip compile --group pyproject.toml:$$role --constraint requirements.lock --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header --python-platform linux --python-version 3.11 --quiet \
+	    --output-file infra/deploy/requirements/$$role.lock || exit 1; done
+	$(UV) pip compile pyproject.toml --constraint requirements.lock --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header --python-platform linux --python-version 3.11 --quiet \
+	    --output-file infra/deploy/requirements/operator.lock
 
 clean: ## Remove .venv, caches and build products; jars and data under .prodrome/ stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

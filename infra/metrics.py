@@ -2,7 +2,7 @@
 
 1. `METRICS` declares every metric: name, kind, help, labels. docs/metrics.md is generated from it.
 2. `inc`, `put` and `observe` change one; an undeclared name or label raises, so that a test finds it.
-3. `serve` answers `/metrics` on loopback (or where the settings say), one endpoint a role.
+3. `serve` answers `/metrics`, `/live` and `/ready` on loopback (or where the settings say), one endpoint a role.
 
 Labels are bounded: stages, reason words, model names, sources from the settings. Never a UID, an AE title
 as received, or anything else out of a dataset or a socket.
@@ -105,5 +105,31 @@ def observe(name: str, value: float, **labels: str) -> None:
 
 
 def serve(port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:
-    """Serve this process' metrics on `host`:`port` from a thread; port 0 takes a free one."""
-    return start_http_server(port, addr=host, registry=registry)
+    """Serve this process' metrics on `host`:`port` from a thread; port 0 takes a free one.
+
+    ``/live`` answers as long as the process does, ``/ready`` with 503 until the role does its work: for whoever
+    starts and stops processes. Every other path gives the metrics.
+    """
+    server, thread = start_http_server(port, addr=host, registry=registry)
+    server.set_app(_with_probes(server.get_app()))
+    return server, thread
+
+
+def ready() -> bool:
+    """Whether every role of this process does its work; False before the first has said so."""
+    said = [sample.value for metric in _BY_NAME["prodrome_role_ready"].collect() for sample in metric.samples]
+    return bool(said) and all(said)
+
+
+def _with_probes(metrics: Any) -> Any:
+    probes = {"/live": lambda: True, "/ready": ready}
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        probe = probes.get(environ["PATH_INFO"])
+        if probe is None:
+            return metrics(environ, start_response)
+        good = probe()
+        start_response("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"yes\n" if good else b"no\n"]
+
+    return answer

@@ -5,6 +5,7 @@ nowhere else; no message here repeats it.
 """
 
 import os
+import stat
 from pathlib import Path
 
 from schemas.errors import SettingsError
@@ -26,11 +27,20 @@ def read_secret(path: Path, hint: str) -> str:
         The file is absent, cannot be read, or can be read by others than its owner.
     """
     try:
-        if path.stat().st_mode & 0o077:
+        if not private(path.stat()):
             raise SettingsError(f"{path} can be read by others: chmod 600 it")
         return path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"no secret at {path} ({error.strerror}): {hint}") from None
+
+
+def private(found: os.stat_result) -> bool:
+    """Whether a file is its owner's alone; or root's, and for its group to read.
+
+    The second is how orchestrators of containers hand a secret to a process that is not root.
+    """
+    allowed = stat.S_IRGRP if found.st_uid == 0 else 0
+    return not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed
 
 
 def write_secret(path: Path, text: str) -> None:

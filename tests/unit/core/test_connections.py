@@ -49,7 +49,7 @@ def test_tls_is_said_for_each_part() -> None:
     assert cassandra_of(zone).tls == Tls(ca=Path("/ca.pem"))
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604])
+@pytest.mark.parametrize("mode", [0o620, 0o604])
 def test_a_password_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     """The message says what mends it, and not the password."""
     zone = Zone(**LOGIN, cassandra_password_file=str(password(tmp_path, mode)))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Metrics come from one list: what is not declared raises, and labels are bounded."""
 
 import re
+import urllib.error
 import urllib.request
 
 import pytest
@@ -47,3 +48,28 @@ def test_what_is_counted_is_served() -> None:
     thread.join()
     server.server_close()
     assert "prodrome_relay_instances_total " in text
+
+
+def test_probes_tell_a_process_from_one_that_works() -> None:
+    """Alive from the beginning; ready once every role of the process has said so, and no longer."""
+    server, thread = metrics.serve(0)
+    seen = []
+    for roles in ({}, {"probed": 0}, {"probed": 1}, {"probed": 1, "other": 0}):
+        for role, value in roles.items():
+            metrics.put("prodrome_role_ready", value, role=role)
+        seen.append((_status(server.server_port, "live"), _status(server.server_port, "ready")))
+    metrics.put("prodrome_role_ready", 1, role="other")
+    assert seen[1:] == [(200, 503), (200, 200), (200, 503)]
+    assert _status(server.server_port, "ready") == 200
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

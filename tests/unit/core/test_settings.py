@@ -101,7 +101,7 @@ def test_the_master_key_is_read_from_its_file(environ: dict[str, str], tmp_path:
     assert master_key(load(environ)) == bytes(32)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+@pytest.mark.parametrize("mode", [0o620, 0o604, 0o660])
 def test_a_key_that_others_can_read_is_refused(environ: dict[str, str], tmp_path: Path, mode: int) -> None:
     """The command that mends it is in the message."""
     write_key(tmp_path, mode=mode)
