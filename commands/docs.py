@@ -18,6 +18,7 @@ from infra.settings import rows
 from prodrome import COMMANDS
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER
 from producers.receiver.statuses import ABORTS, ANSWERS, REJECTIONS
+from schemas import access
 from schemas.codec import HEADERS
 from schemas.events import EVENT_TYPES
 from schemas.reasons import REASONS
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": _configuration(),
         "topics.md": _topics(),
+        "access.md": _access(),
         "metrics.md": _metrics(),
         "reasons.md": _reasons(),
         "commands.md": _commands(),
@@ -87,6 +89,43 @@ def _topic_row(topic: Topic) -> tuple[str, ...]:
         f"`{topic.name}`", topic.zone, str(topic.partitions), str(topic.retention_ms // DAY_MS),
         ", ".join(topic.writers), ", ".join(topic.readers), KEYS[topic.name],
     )  # fmt: skip
+
+
+def _access() -> str:
+    principals = [p for p in access.PRINCIPALS if p != access.ADMIN]
+
+    def table(rows: Iterable[tuple[str, str, dict[str, frozenset[access.Right]]]]) -> str:
+        return _table(
+            ("", "zone", *principals),
+            ((f"`{name}`", zone, *(_marks(held[p]) for p in principals)) for name, zone, held in rows),
+        )
+
+    return _page(
+        "Access",
+        "schemas/topics.py and schemas/access.py",
+        "Who may read (r) and write (w) what; what is not said here is not allowed. `prodrome up` and `prodrome\n"
+        "migrate` make it so in Kafka and Cassandra, roles' processes are held to their stores, and a test tries\n"
+        "every combination. `admin` may do everything. Users are named `prodrome_<principal>`.",
+        "## Topics\n",
+        table((t.name, t.zone, {p: access.topic_rights(p, t) for p in principals}) for t in TOPICS),
+        "## Tables\n",
+        table((t.name, t.zone, {p: access.table_rights(p, t) for p in principals}) for t in access.TABLES),
+        "## Stores\n",
+        table((s.name, s.zone, {p: access.store_rights(p, s) for p in principals}) for s in access.STORES),
+        "## Consumer groups\n",
+        _table(
+            ("principal", "member of groups that begin with"),
+            (
+                (p, ", ".join(f"`{g}`" for g in access.group_prefixes(p)))
+                for p in principals
+                if access.group_prefixes(p)
+            ),
+        ),
+    )
+
+
+def _marks(rights: frozenset[access.Right]) -> str:
+    return " ".join(right[0] for right in sorted(rights))
 
 
 def _metrics() -> str:

@@ -5,6 +5,7 @@ Every role serves its metrics, logs to standard error, and says that it is ready
 """
 
 import logging
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from commands.wiring import clean_store, open_spool, settings, stop_event, table
 from infra import logs, metrics
 from infra.cassandra import Tables
 from infra.clock import SystemClock
+from infra.confine import enter
 from infra.connections import KafkaConnection, kafka_of
 from infra.settings import Settings, Zone
 from infra.spool import SpoolReader
@@ -23,11 +25,13 @@ from infra.spool import SpoolReader
 log = logging.getLogger(__name__)
 
 
-def _start(role: str) -> Settings:
+def _start(role: str, principal: str | None = None) -> Settings:
     found = settings()
     setproctitle.setproctitle(f"prodrome {role}")
     logs.setup(role, found.role.log_level)
+    confined = enter(found, principal or role)  # before anything starts a thread
     metrics.serve(found.role.metrics_port, found.role.metrics_host)
+    metrics.put("prodrome_role_confined", confined, role=role)
     metrics.put("prodrome_role_ready", 0, role=role)
     return found
 
@@ -42,14 +46,12 @@ def _run_stage(found: Settings, zone: Zone, make: Any) -> None:
     from infra.kafka import Producer, wait_until_ready
 
     stopping = threading.Event()
-    folder = found.home / "work"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     kafka = kafka_of(zone)
     wait_until_ready(kafka)
     producer = Producer(kafka, stopping)
     stage = make(producer)
     paused = Paused(tables_of(zone), stage.name, SystemClock())
-    run(stage, kafka, producer, stopping, found.role, folder, paused)
+    run(stage, kafka, producer, stopping, found.role, Path(tempfile.gettempdir()), paused)
 
 
 @click.command()
@@ -142,7 +144,7 @@ class LiveLag:
 def deidentify(lane: str) -> None:
     """Take instances over the boundary: clean objects, clean events, vault, quarantine."""
     with told():
-        found = _start("deidentify" if lane == "live" else "deidentify-bulk")
+        found = _start("deidentify" if lane == "live" else "deidentify-bulk", "deidentify")
         from consumers.deidentify import Deidentify
 
         tables = tables_of(found.trusted)

@@ -17,9 +17,13 @@ import click
 from commands.auditing import audited
 from commands.wiring import settings, told
 from infra.secret_files import write_secret
-from infra.settings import PREFIX, Settings, load, read_env_file
+from infra.settings import ENV_FILE, PREFIX, Settings, load, read_env_file
+from infra.stack import logins
 from infra.stack.layout import Addresses, Layout, Role
+from infra.stack.ports import recorded_addresses
+from schemas import access
 from schemas.errors import SettingsError
+from schemas.topics import Zone
 
 #: name -> arguments; the order is the order of starting.
 ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -33,10 +37,11 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-#: What the stack itself decides.
-ADDRESSES: Final = (
-    "PRODROME_TRUSTED_KAFKA", "PRODROME_CLEAN_KAFKA", "PRODROME_TRUSTED_CASSANDRA", "PRODROME_CLEAN_CASSANDRA",
-    "PRODROME_RECEIVE_PORT",
+#: What the stack itself decides, for each zone.
+DECIDED: Final = (
+    "_KAFKA", "_KAFKA_USERNAME", "_KAFKA_PASSWORD_FILE", "_KAFKA_MECHANISM", "_KAFKA_TLS",
+    "_CASSANDRA", "_CASSANDRA_USERNAME", "_CASSANDRA_PASSWORD_FILE", "_CASSANDRA_TLS",
+    "_TLS_CA", "_RECEIVE_PORT",
 )  # fmt: skip
 
 
@@ -86,10 +91,26 @@ def restart(role: str) -> None:
 
 
 @click.command()
-def migrate() -> None:
-    """Create the topics, keyspaces and tables that do not exist yet; the only command that does."""
+@click.option("--print-access", is_flag=True, help="Say which users and grants it takes, and change nothing.")
+def migrate(print_access: bool) -> None:
+    """Create the topics, keyspaces and tables that do not exist yet; the only command that does.
+
+    The stack of this home gets its users and grants too. On clusters that are not prodrome's own, an
+    administrator makes them: --print-access says which, as lines for kafka-acls.sh and cqlsh.
+    """
     with told():
-        for name in apply_migrations(settings()):
+        found = settings()
+        if print_access:
+            for line in access_commands(found):
+                click.echo(line)
+            return
+        recorded = recorded_addresses(layout(found))
+        if recorded and logins.password_file(layout(found), access.ADMIN, "kafka").exists():
+            found = load({**os.environ, **logins.as_settings(layout(found), recorded, access.ADMIN)})
+            made = make_access(found, recorded)
+        else:
+            made = apply_migrations(found)
+        for name in made:
             click.echo(name)
 
 
@@ -101,19 +122,20 @@ def bring_up(say: object) -> Addresses:
     make_secrets(found)
     now = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     given = {**given_before(found.home / "prodrome.env"), **now}
-    environment: dict[str, str] = {}
 
     def prepare(addresses: Addresses) -> None:
-        environment.update(role_environment(found, addresses, given))
-        write_environment(found.home / "prodrome.env", environment)
-        apply_migrations(load({**os.environ, **environment}))
+        write_environment(
+            found.home / "prodrome.env", role_environment(found, addresses, given, access.OPERATOR)
+        )
+        make_access(load(role_environment(found, addresses, given, access.ADMIN)), addresses)
 
     def role(name: str, addresses: Addresses) -> Role:
         return Role(
             name=name,
             command=(sys.executable, "-m", "prodrome", *ROLES[name]),
             env={
-                **role_environment(found, addresses, given),
+                **role_environment(found, addresses, given, ROLES[name][0]),
+                ENV_FILE: "",  # that file says how operators log in
                 "PRODROME_ROLE_METRICS_PORT": str(addresses.metrics[name]),
             },
             metrics_port=addresses.metrics[name],
@@ -124,21 +146,24 @@ def bring_up(say: object) -> Addresses:
 
 def layout(found: Settings) -> Layout:
     """Return where the one-machine stack lives."""
-    return Layout(found.home, Path(found.stack.lib))
+    return Layout(found.home, Path(found.stack.lib), found.stack.tls)
 
 
-def role_environment(found: Settings, addresses: Addresses, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a role: the stack's addresses, then what callers of `up` have set."""
-    cassandra = f"{addresses.host}:{addresses.cassandra}"
+def role_environment(
+    found: Settings, addresses: Addresses, given: Mapping[str, str], principal: str
+) -> dict[str, str]:
+    """Return the settings of a principal: how it reaches the stack, then what callers of `up` have set.
+
+    Of a zone where it may do nothing it is not told a thing.
+    """
     environment = {
-        "PRODROME_HOME": str(found.home),
-        "PRODROME_TRUSTED_KAFKA": addresses.bootstrap,
-        "PRODROME_CLEAN_KAFKA": addresses.bootstrap,
-        "PRODROME_TRUSTED_CASSANDRA": cassandra,
-        "PRODROME_CLEAN_CASSANDRA": cassandra,
+        **logins.as_settings(layout(found), addresses, principal),
         "PRODROME_RECEIVE_PORT": str(addresses.dicom),
+        **given,
+        "PRODROME_HOME": str(found.home),
     }
-    return {**environment, **given, "PRODROME_HOME": str(found.home)}
+    strange = tuple(f"{PREFIX}{zone.upper()}_" for zone in logins.ZONES if not access.uses(principal, zone))
+    return {name: value for name, value in environment.items() if not name.startswith(strange)}
 
 
 def write_environment(path: Path, environment: Mapping[str, str]) -> None:
@@ -149,7 +174,7 @@ def write_environment(path: Path, environment: Mapping[str, str]) -> None:
 
 def given_before(path: Path) -> dict[str, str]:
     """Return what earlier calls of `up` were given, so that a plain `up` changes nothing; edit the file to unset."""
-    return {name: value for name, value in read_env_file(path).items() if name not in ADDRESSES}
+    return {name: value for name, value in read_env_file(path).items() if not name.endswith(DECIDED)}
 
 
 def make_secrets(found: Settings) -> None:
@@ -162,6 +187,29 @@ def make_secrets(found: Settings) -> None:
                 " every patient a new pseudonym and leave the vault closed for ever."
             )
         write_secret(path, secrets.token_bytes(32).hex() + "\n")
+
+
+def make_access(found: Settings, addresses: Addresses) -> list[str]:
+    """Make topics, tables, users and grants of this home's stack, as its administrator; return what was made."""
+    from infra.access import close_cassandra, close_kafka
+
+    made = apply_migrations(found)
+    at = layout(found)  # these two are the stack's own, whatever the settings point at
+    close_kafka(logins.kafka_as(at, addresses), logins.passwords(at, "kafka"))
+    close_cassandra(logins.cassandra_as(at, addresses), keyspaces(found), logins.passwords(at, "cassandra"))
+    return made
+
+
+def access_commands(found: Settings) -> list[str]:
+    """Return what an administrator of existing clusters has to run, a zone after the other."""
+    from infra.access import as_commands
+
+    return [line for zone in logins.ZONES for line in (f"# {zone}", *as_commands(zone, keyspaces(found)))]
+
+
+def keyspaces(found: Settings) -> dict[Zone, str]:
+    """Return the keyspace of each zone."""
+    return {"trusted": found.trusted.keyspace, "clean": found.clean.keyspace}
 
 
 def apply_migrations(found: Settings) -> list[str]:

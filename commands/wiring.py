@@ -24,7 +24,7 @@ def tables_of(zone: Zone) -> Tables:
 
 def clean_store(settings: Settings) -> Store:
     """Return the store of clean objects."""
-    return Store(settings.clean.store, "clean")
+    return Store(settings.clean.store, "clean", settings.clean.tls_ca)
 
 
 def open_spool(found: Settings) -> Spool:

@@ -74,7 +74,7 @@ class Boundary:
         self._settings = settings
         self._master = master_key(settings)
         self._spools = spool_store(settings)
-        self._clean = Store(settings.clean.store, "clean")
+        self._clean = Store(settings.clean.store, "clean", settings.clean.tls_ca)
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
         self._profile: Profile = basic_profile()

@@ -75,7 +75,7 @@ class Deidentify:
         self._boundary = boundary.Boundary(settings)
         vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
         self._intakes = Intakes(tables, vault, self._keep, self._boundary.kept.seal_event, clock)
-        journal = settings.home / "work" / f"deidentify-{lane}.json"
+        journal = settings.home / "work" / NAME / f"{lane}.json"
         self._workers = Workers(
             boundary.cross, boundary.setup, (settings,), settings.deidentify.workers, journal
         )

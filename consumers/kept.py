@@ -27,7 +27,7 @@ class Kept:
 
     def __init__(self, settings: Settings) -> None:
         master, key_id = master_key(settings), settings.deidentify.key_id
-        self.store = Store(settings.trusted.store, "trusted")
+        self.store = Store(settings.trusted.store, "trusted", settings.trusted.tls_ca)
         self._sealer = cache(lambda project: Sealer(master, project, _PURPOSE, key_id))
         self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
 

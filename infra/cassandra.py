@@ -10,11 +10,19 @@ Every statement is idempotent unless it is a lightweight transaction. A session 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestValidationException
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    DriverException,
+    OperationTimedOut,
+    RequestValidationException,
+    Unauthorized,
+)
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy, TokenAwarePolicy
@@ -28,6 +36,8 @@ log = logging.getLogger(__name__)
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Above the server's own write time-out (2 s) and two reconnections; then the stage waits and tries again.
 REQUEST_SECONDS: Final = 10.0
+#: A change of the schema or of roles on a busy machine: a person waits for it, no stage does.
+CHANGE_SECONDS: Final = 60.0
 #: Statements of one partition a batch: 8,700 rows/s of 2 kB at 20 against 1,800 single ones.
 BATCH_ROWS: Final = 20
 #: Small rows of different partitions a request; a node warns of more than ten partitions in one.
@@ -50,10 +60,15 @@ class Tables:
         Where the cluster is and who we are to it.
     keyspace : str or None
         None for migrations, which create it.
+    seconds : float
+        How long an answer is waited for.
     """
 
-    def __init__(self, connection: CassandraConnection, keyspace: str | None) -> None:
+    def __init__(
+        self, connection: CassandraConnection, keyspace: str | None, seconds: float = REQUEST_SECONDS
+    ) -> None:
         self._connection = connection
+        self._seconds = seconds
         self._keyspace = keyspace
         self._cluster: Cluster | None = None
         self._session: Session | None = None
@@ -68,12 +83,20 @@ class Tables:
             Cassandra is down, late or overloaded.
         """
         session = self._connected()
-        try:
+        with _steered():
             return list(session.execute(self._statement(cql), values))
-        except _DEFECT:
-            raise
-        except _DOWN as error:
-            raise SlowDown(f"Cassandra: {type(error).__name__}") from None
+
+    def define(self, cql: str) -> None:
+        """Run one statement about roles or grants: never prepared, since the node writes down what it prepares.
+
+        Raises
+        ------
+        SlowDown
+            Cassandra is down or late.
+        """
+        session = self._connected()
+        with _steered():
+            session.execute(cql)
 
     def stream(self, cql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Yield the rows of one statement, a page in memory at a time: for lists that may be long.
@@ -84,12 +107,8 @@ class Tables:
             As `run`; also in the middle.
         """
         session = self._connected()
-        try:
+        with _steered():
             yield from session.execute(self._statement(cql), values)
-        except _DEFECT:
-            raise
-        except _DOWN as error:
-            raise SlowDown(f"Cassandra: {type(error).__name__}") from None
 
     def run_once(self, cql: str, values: Sequence[Any]) -> tuple[bool, Any]:
         """Run one lightweight transaction; return whether it was applied and the row as it stands."""
@@ -125,14 +144,10 @@ class Tables:
     def _gather(self, requests: Iterator[Any]) -> list[list[Any]]:
         # The iterator sends; a bounded number is on its way, so that a long list does not overload the node.
         found: list[list[Any]] = []
-        try:
+        with _steered():
             while some := list(islice(requests, AT_ONCE)):
                 found += [list(future.result()) for future in some]
-            return found
-        except _DEFECT:
-            raise
-        except _DOWN as error:
-            raise SlowDown(f"Cassandra: {type(error).__name__}") from None
+        return found
 
     def close(self) -> None:
         """End the connections."""
@@ -156,7 +171,7 @@ class Tables:
                 load_balancing_policy=TokenAwarePolicy(RoundRobinPolicy()),
                 consistency_level=ConsistencyLevel.LOCAL_QUORUM,
                 serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
-                request_timeout=REQUEST_SECONDS,
+                request_timeout=self._seconds,
             )
             cluster = Cluster(
                 [host for host, _, _ in hosts],
@@ -172,9 +187,35 @@ class Tables:
                 self._session = cluster.connect(self._keyspace)
             except _DOWN as error:
                 cluster.shutdown()
-                raise SlowDown(f"Cassandra: {type(error).__name__}") from None
+                raise _slow(error) from None
             self._cluster = cluster
         return self._session
+
+
+@contextmanager
+def _steered() -> Iterator[None]:
+    """Turn what the driver raises into what steers a stage; a statement that is wrong raises as itself."""
+    try:
+        yield
+    except Unauthorized as error:
+        raise _slow(error) from None
+    except _DEFECT:
+        raise
+    except _DOWN as error:
+        raise _slow(error) from None
+
+
+def _slow(error: Exception) -> SlowDown:
+    """A login or a grant that is missing is waited for like a node that is down: somebody has to make it."""
+    causes = getattr(error, "errors", None)
+    found = (
+        next((e for e in causes.values() if isinstance(e, AuthenticationFailed)), error)
+        if isinstance(causes, dict)
+        else error
+    )
+    # The server's text names the role, the table and the permission: nothing out of a row.
+    detail = f": {str(error)[:200]}" if isinstance(error, Unauthorized) else ""
+    return SlowDown(f"Cassandra: {type(found).__name__}{detail}")
 
 
 def _login(connection: CassandraConnection) -> PlainTextAuthProvider | None:
@@ -205,7 +246,7 @@ def migrate(connection: CassandraConnection, keyspace: str, zone: str, replicati
     """
     if not keyspace.isidentifier():
         raise ValueError(f"expected a keyspace of letters, digits and _, came {keyspace!r}")
-    root = Tables(connection, None)
+    root = Tables(connection, None, CHANGE_SECONDS)
     try:
         root.run(
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
@@ -219,7 +260,7 @@ def migrate(connection: CassandraConnection, keyspace: str, zone: str, replicati
     finally:
         root.close()
     wanted = [path for path in sorted((MIGRATIONS / zone).glob("*.cql")) if path.name not in seen]
-    tables = Tables(connection, keyspace)
+    tables = Tables(connection, keyspace, CHANGE_SECONDS)
     try:
         for path in wanted:
             for statement in _statements(path.read_text()):

@@ -170,7 +170,7 @@ def wait_ready(connection: KafkaConnection, seconds: float) -> None:
     admin = AdminClient({**client_config(connection), "log_level": 0})
     while True:
         try:
-            admin.list_topics(timeout=2)
+            admin.list_topics(timeout=3)
             return
         except KafkaException as error:
             if time.monotonic() > deadline:

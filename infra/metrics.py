@@ -47,6 +47,7 @@ class Metric(NamedTuple):
 
 METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_role_ready", "gauge", "1 once the role does its work", ("role",)),
+    Metric("prodrome_role_confined", "gauge", "1 if the kernel (Landlock) holds the role to its own folders", ("role",)),
     # receive
     Metric("prodrome_receive_instances_total", "counter", "Instances answered with a success or warning status", ("source",)),
     Metric("prodrome_receive_bytes_total", "counter", "Dataset bytes acknowledged", ("source",)),

@@ -7,6 +7,7 @@ the spool, see docs/decisions).
 """
 
 import hashlib
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,9 +30,12 @@ class Store:
         ``file:///folder`` or ``s3://bucket/prefix``.
     scheme : str
         What pointers into this store begin with: ``clean`` or ``quarantine``.
+    ca : str
+        PEM file of the CAs that signed the store's certificate; empty takes the system's list. Plain http is
+        refused unless ``AWS_ALLOW_HTTP`` says that it is meant.
     """
 
-    def __init__(self, url: str, scheme: str) -> None:
+    def __init__(self, url: str, scheme: str, ca: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise SettingsError(
@@ -41,7 +45,9 @@ class Store:
         if parts.scheme == "file":
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
-            self._store = from_url(url)
+            self._store = from_url(
+                url, client_options={"root_certificate": Path(ca).read_text()} if ca else {}
+            )
 
     def put(self, key: str, data: bytes) -> Pointer:
         """Write an object unless it is there already, and return the pointer to it.

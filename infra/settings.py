@@ -22,6 +22,7 @@ from schemas.errors import SettingsError
 from schemas.sources import Source
 
 PREFIX: Final = "PRODROME_"
+ENV_FILE: Final = PREFIX + "ENV_FILE"
 T = TypeVar("T")
 
 
@@ -56,6 +57,7 @@ class Stack:
     """The one-machine stack."""
 
     lib: str = _setting("", "Folder of the fetched Kafka and Cassandra; empty takes <home>/lib")
+    tls: bool = _setting(False, "Kafka and Cassandra of the stack speak TLS, with certificates made for it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,9 @@ class Role:
     deadletter_limit: int = _setting(
         100, "A stage stops when its dead letters outrun a tenth of its good messages by this many"
     )
+    confine: str = _setting(
+        "auto", "Landlock: auto confines a role to its own folders where the kernel can; off; required"
+    )
     stall_seconds: float = _setting(
         60.0, "Without progress while messages wait, the process ends and is restarted"
     )
@@ -205,7 +210,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """
     given = dict(os.environ if environ is None else environ)
     home = Path(given.get(PREFIX + "HOME", ".prodrome")).absolute()
-    values = {**read_env_file(home / "prodrome.env"), **given}
+    file = given.get(ENV_FILE, str(home / "prodrome.env"))
+    values = {**(read_env_file(Path(file)) if file else {}), **given}
     _refuse_unknown(values)
     parts = {name: _component(kind, name, values) for name, kind in _components().items()}
     return _with_defaults(home, parts)
@@ -214,6 +220,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def rows() -> Iterator[Row]:
     """Yield every setting with its default and reason, in the order of the classes."""
     yield Row(PREFIX + "HOME", ".prodrome", "Folder of all state")
+    yield Row(ENV_FILE, "<home>/prodrome.env", "Settings for what the environment does not say; empty: none")
     for name, kind in _components().items():
         for item in fields(kind):
             default = ",".join(item.default) if isinstance(item.default, tuple) else str(item.default)

@@ -15,6 +15,7 @@ import pytest
 from infra.connections import CassandraConnection, KafkaConnection
 from infra.stack.layout import Addresses, Layout
 from infra.stack.lifecycle import down, up
+from infra.stack.logins import cassandra_as, kafka_as
 
 _PREFIX = "prodrome-test-"
 _LIB = Path(__file__).parent.parent / ".prodrome" / "lib"
@@ -38,21 +39,27 @@ def make_layout() -> Iterator[Callable[[str], Layout]]:
 
 
 @pytest.fixture(scope="session")
-def stack(make_layout: Callable[[str], Layout]) -> Addresses:
+def shared(make_layout: Callable[[str], Layout]) -> Layout:
+    """Where the shared stack lives."""
+    return make_layout("shared")
+
+
+@pytest.fixture(scope="session")
+def stack(shared: Layout) -> Addresses:
     """Where a real Kafka and a real Cassandra listen; shared, so leave no topic or keyspace of a plain name."""
-    return up(make_layout("shared"), say=print)
+    return up(shared, say=print)
 
 
 @pytest.fixture(scope="session")
-def kafka_at(stack: Addresses) -> KafkaConnection:
+def kafka_at(shared: Layout, stack: Addresses) -> KafkaConnection:
     """The stack's Kafka, as one who may do everything."""
-    return KafkaConnection(servers=stack.bootstrap)
+    return kafka_as(shared, stack)
 
 
 @pytest.fixture(scope="session")
-def cassandra_at(stack: Addresses) -> CassandraConnection:
+def cassandra_at(shared: Layout, stack: Addresses) -> CassandraConnection:
     """The stack's Cassandra, as one who may do everything."""
-    return CassandraConnection(servers=f"{stack.host}:{stack.cassandra}")
+    return cassandra_as(shared, stack)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,18 +1,33 @@
-"""One Cassandra node on loopback, tuned for a small machine.
+"""One Cassandra node on loopback, tuned for a small machine, that lets in whom it knows.
 
 1. `configure` writes `<home>/cassandra/cassandra.yaml` for the addresses of this start.
-2. `program` is the command that the supervisor runs.
+2. `close` exchanges the superuser that Cassandra makes at its first start, once.
+3. `program` is the command that the supervisor runs.
+
+A fresh Cassandra knows one superuser, whose name and password are public. Nobody may use it, not for a second:
+`close` runs the node by itself first, behind TLS with a certificate of one use that clients must show; makes
+the administrator, drops the public one, and ends the node. What the supervisor starts then never knew it.
 
 The configuration is JSON, which every YAML reader takes. Cassandra refuses keys that it does not know.
 """
 
 import json
+import os
 import shutil
+import subprocess
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from infra.cassandra import CHANGE_SECONDS, Tables
+from infra.connections import CassandraConnection, Tls
+from infra.secret_files import write_secret
+from infra.stack import certificates, processes, ready
 from infra.stack.fetch import jar_folder
 from infra.stack.layout import Addresses, Layout, Program, StackError
+from infra.stack.logins import cassandra_as
 
 _MEMORY: Final = (
     "-Xms512m",
@@ -28,6 +43,8 @@ _FAST_START: Final = (
     "-Dcassandra.skip_wait_for_gossip_to_settle=0",
     "-Dcassandra.ring_delay_ms=0",
     "-Dcassandra.superuser_setup_delay_ms=0",
+    # Passwords are 256 random bits: the slowness that protects guessable ones would be paid at each connection.
+    "-Dcassandra.auth_bcrypt_gensalt_log2_rounds=4",
 )
 #: Cassandra reaches into these packages of JDK 17, by module.
 _EXPORTS: Final = {
@@ -63,6 +80,12 @@ _FIXED: Final[dict[str, Any]] = {
     "partitioner": "org.apache.cassandra.dht.Murmur3Partitioner",
     "endpoint_snitch": "SimpleSnitch",
     "num_tokens": 1,
+    "authenticator": "PasswordAuthenticator",
+    "authorizer": "CassandraAuthorizer",
+    "role_manager": "CassandraRoleManager",
+    # A grant that is taken back ends within seconds of use; one that stays is not looked up at each statement.
+    **{f"{cache}_validity": "60s" for cache in ("roles", "permissions", "credentials")},
+    **{f"{cache}_update_interval": "2s" for cache in ("roles", "permissions", "credentials")},
     # A row is acknowledged when its commit log is synced, up to 5 ms later. The default, periodic, writes what
     # a replay needs only now and then: a kill of the process alone loses rows that it had acknowledged.
     "commitlog_sync": "group",
@@ -85,6 +108,85 @@ _FIXED: Final[dict[str, Any]] = {
 
 def configure(layout: Layout, addresses: Addresses) -> None:
     """Write the node's configuration."""
+    _configure(layout, addresses, _yaml(layout), _encryption(layout.certificates) if layout.tls else {})
+
+
+def close(layout: Layout, addresses: Addresses, java: Path) -> None:
+    """Make the administrator and drop the public superuser; does nothing once that is done.
+
+    Raises
+    ------
+    StackError
+        The node does not answer, or the public superuser's password is not the public one.
+    """
+    done = _folder(layout) / "closed"
+    if done.exists():
+        return
+    first = _folder(layout) / "first"
+    shutil.rmtree(first, ignore_errors=True)
+    certificates.make(first)
+    ours = certificates.sign(first, "client.pem")
+    encryption = _encryption(first)
+    encryption["client_encryption_options"] |= {
+        "require_client_auth": True,
+        "truststore": str(first / "ca.pem"),
+    }
+    _configure(layout, addresses, first / "cassandra.yaml", encryption)
+    tls = Tls(ca=first / "ca.pem", cert=ours, key=ours)
+    run = program(layout, java, first / "cassandra.yaml")
+    with (
+        layout.log("cassandra").open("ab") as log,
+        subprocess.Popen(
+            run.command,
+            # marked, so that it is found and ended if this process is killed
+            env=os.environ | run.env | {processes.MARK: str(layout.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        ) as node,
+    ):
+        try:
+            _exchange_superuser(layout, replace(cassandra_as(layout, addresses), tls=tls), node)
+        finally:
+            node.kill()  # what it acknowledged is synced
+    shutil.rmtree(first)
+    done.touch(mode=0o600)
+
+
+def _exchange_superuser(layout: Layout, admin: CassandraConnection, node: "subprocess.Popen[bytes]") -> None:
+    public = _folder(layout) / "first" / "public"
+    write_secret(public, "cassandra")
+    old = replace(admin, username="cassandra", password_file=public)
+    deadline = time.monotonic() + ready.CASSANDRA_SECONDS
+    while not (found := next((who for who in (admin, old) if ready.cassandra_answers(who)), None)):
+        if node.poll() is not None or time.monotonic() > deadline:
+            raise StackError(
+                f"Cassandra lets in neither its administrator nor its first superuser; see {layout.log('cassandra')}."
+                f" Expected the password that is in {admin.password_file}"
+            )
+        time.sleep(0.2)
+    if found is old:
+        with closing(Tables(old, None, CHANGE_SECONDS)) as tables:
+            tables.define(
+                f"CREATE ROLE IF NOT EXISTS {admin.username} WITH SUPERUSER = true AND LOGIN = true"
+                f" AND PASSWORD = '{admin.password()}'"
+            )
+    with closing(Tables(admin, None, CHANGE_SECONDS)) as tables:
+        tables.define("DROP ROLE IF EXISTS cassandra")
+
+
+def _encryption(folder: Path) -> dict[str, Any]:
+    return {
+        "client_encryption_options": {
+            "enabled": True,
+            "optional": False,
+            "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
+            "keystore": str(folder / "server.pem"),
+        }
+    }
+
+
+def _configure(layout: Layout, addresses: Addresses, path: Path, encryption: dict[str, Any]) -> None:
     # What a killed JVM unpacked there stays otherwise.
     shutil.rmtree(_folder(layout) / "tmp", ignore_errors=True)
     for name in ("tmp", "triggers"):
@@ -99,17 +201,17 @@ def configure(layout: Layout, addresses: Addresses) -> None:
             {"class_name": "org.apache.cassandra.locator.SimpleSeedProvider", "parameters": seeds},
         ],
     }
-    _yaml(layout).write_text(json.dumps(_FIXED | placed, indent=1) + "\n")
+    path.write_text(json.dumps(_FIXED | placed | encryption, indent=1) + "\n")
 
 
-def program(layout: Layout, java: Path) -> Program:
-    """The command of the node."""
+def program(layout: Layout, java: Path, configuration: Path | None = None) -> Program:
+    """The command of the node, with another configuration than its own if one is given."""
     folder, jars = _folder(layout), jar_folder(layout, "cassandra")
     agents = sorted(jars.glob("jamm-*.jar"))
     if not agents:
         raise StackError(f"{jars}: expected jamm-*.jar; remove the folder to fetch it anew")
     places = {
-        "cassandra.config": _yaml(layout).as_uri(),
+        "cassandra.config": (configuration or _yaml(layout)).as_uri(),
         "cassandra.storagedir": folder / "data",
         "cassandra.logdir": layout.logs,
         "cassandra.triggers_dir": folder / "triggers",
@@ -119,6 +221,7 @@ def program(layout: Layout, java: Path) -> Program:
     }
     command = (
         *(str(java), f"-javaagent:{agents[0]}", *_MEMORY, *_MODULES, *_FAST_START),
+        *(("-XX:TieredStopAtLevel=1",) if configuration else ()),  # a run of seconds is not worth optimising
         *(f"-D{key}={value}" for key, value in places.items()),
         *("-cp", f"{jars}/*", "org.apache.cassandra.service.CassandraDaemon"),
     )

@@ -1,4 +1,4 @@
-"""One Kafka node, broker and controller in one JVM, on loopback.
+"""One Kafka node, broker and controller in one JVM, on loopback, that lets in whom it knows.
 
 1. `configure` writes `<home>/kafka/server.properties` for the addresses of this start.
 2. `format_storage` makes the data folder with its cluster id, once.
@@ -6,6 +6,10 @@
 
 The quorum is dynamic (`--standalone`): the voter's endpoint stands in the metadata log, and the node, being
 the only voter, elects itself and writes the new one down, so that ports may change between starts.
+
+Everybody logs in with SCRAM, at credentials in the cluster's metadata; the administrator, who makes them and is
+the broker itself, with PLAIN at a password in the configuration, which is there before any metadata are. So a
+home of an earlier release is closed by a new configuration alone.
 """
 
 import base64
@@ -15,8 +19,11 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from infra.secret_files import read_secret, write_secret
 from infra.stack.fetch import jar_folder
 from infra.stack.layout import Addresses, Layout, Program, StackError
+from infra.stack.logins import password_file
+from schemas.access import ADMIN, user
 
 _MEMORY: Final = ("-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
 
@@ -24,9 +31,17 @@ _MEMORY: Final = ("-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfM
 _FIXED: Final[dict[str, str | int]] = {
     "process.roles": "broker,controller",
     "node.id": 1,
-    "inter.broker.listener.name": "PLAINTEXT",
+    "inter.broker.listener.name": "CLIENT",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": f"User:{user(ADMIN)}",
+    "sasl.mechanism.inter.broker.protocol": "PLAIN",
+    "sasl.mechanism.controller.protocol": "PLAIN",
+    "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+    "listener.name.client.scram-sha-512.sasl.jaas.config": (
+        "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    ),
     # topics are made by `prepare`, with the partitions that the design gives them
     "auto.create.topics.enable": "false",
     # one node: one copy
@@ -60,7 +75,7 @@ def configure(layout: Layout, addresses: Addresses) -> None:
     # What a killed JVM unpacked there stays otherwise.
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
-    broker = f"PLAINTEXT://{addresses.host}:{addresses.kafka}"
+    broker = f"CLIENT://{addresses.host}:{addresses.kafka}"
     controller = f"CONTROLLER://{addresses.host}:{addresses.kafka_controller}"
     placed = {
         "controller.quorum.bootstrap.servers": f"{addresses.host}:{addresses.kafka_controller}",
@@ -68,8 +83,31 @@ def configure(layout: Layout, addresses: Addresses) -> None:
         "advertised.listeners": f"{broker},{controller}",
         "log.dirs": folder / "data",
     }
-    lines = [f"{key}={value}\n" for key, value in (_FIXED | placed).items()]
-    _properties(layout).write_text("".join(lines))
+    lines = [f"{key}={value}\n" for key, value in (_FIXED | placed | _closed(layout)).items()]
+    write_secret(_properties(layout), "".join(lines))
+
+
+def _closed(layout: Layout) -> dict[str, str | Path]:
+    """What lets in the administrator, and seals the wire if it is to be."""
+    name, password = user(ADMIN), read_secret(password_file(layout, ADMIN, "kafka"), "`prodrome up` makes it")
+    login = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        f' username="{name}" password="{password}" user_{name}="{password}";'
+    )
+    protocol = "SASL_SSL" if layout.tls else "SASL_PLAINTEXT"
+    found: dict[str, str | Path] = {
+        "listener.security.protocol.map": f"CONTROLLER:{protocol},CLIENT:{protocol}",
+        "listener.name.controller.plain.sasl.jaas.config": login,
+        "listener.name.client.plain.sasl.jaas.config": login,
+    }
+    if layout.tls:
+        found |= {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": layout.certificates / "server.pem",
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": layout.certificates / "ca.pem",
+        }
+    return found
 
 
 def format_storage(layout: Layout, java: Path) -> None:
@@ -80,7 +118,7 @@ def format_storage(layout: Layout, java: Path) -> None:
     # Beside the final place and renamed at the end: a format that was cut short is done again.
     shutil.rmtree(new, ignore_errors=True)
     properties = _folder(layout) / "format.properties"
-    properties.write_text(_properties(layout).read_text().replace(f"log.dirs={data}", f"log.dirs={new}"))
+    write_secret(properties, _properties(layout).read_text().replace(f"log.dirs={data}", f"log.dirs={new}"))
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     tool = [*_java(layout, java), "kafka.tools.StorageTool", "format", "--standalone"]
     # 2 s here; ten times that is a machine that is busy, more is one that hangs.
@@ -89,6 +127,7 @@ def format_storage(layout: Layout, java: Path) -> None:
     )
     if done.returncode:
         raise StackError(f"formatting {data} failed: {(done.stdout + done.stderr).strip()[-600:]}")
+    properties.unlink()
     new.rename(data)
 
 

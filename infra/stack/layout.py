@@ -40,10 +40,13 @@ class Layout:
         Everything the stack writes: data, configuration, logs, sockets. Mode 700.
     lib : Path
         The fetched jars; several stacks may share one folder.
+    tls : bool
+        Whether Kafka and Cassandra speak TLS, with certificates that the stack makes.
     """
 
     home: Path
     lib: Path
+    tls: bool = False
 
     def __post_init__(self) -> None:
         for name in ("home", "lib"):
@@ -61,6 +64,16 @@ class Layout:
     def logs(self) -> Path:
         """One log a program, and the supervisor's own."""
         return self.home / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        """Passwords and keys, one file each."""
+        return self.home / "secrets"
+
+    @property
+    def certificates(self) -> Path:
+        """The stack's own CA, and what it signed."""
+        return self.secrets / "tls"
 
     @property
     def state(self) -> Path:

@@ -4,9 +4,9 @@
 
 1. one `up` or `down` at a time (`run/lock`);
 2. end what outlived a supervisor that was killed;
-3. jars, Java, ports, configurations, the format of Kafka's storage;
-4. supervisord, and with it Kafka and Cassandra, until both answer;
-5. `prepare`: topics and migrations, the caller's;
+3. jars, Java, ports, passwords, configurations, the format of Kafka's storage, Cassandra's superuser;
+4. supervisord, and with it Kafka and Cassandra, until both let the administrator in;
+5. `prepare`: topics, migrations and access, the caller's;
 6. the roles, until each says that it is ready.
 
 Roles are not known here: the caller says which there are and how each is started.
@@ -18,7 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from infra.stack import cassandra_node, configuration, fetch, kafka_node, ports, processes, ready, supervise
+from infra.stack import (
+    cassandra_node,
+    certificates,
+    configuration,
+    fetch,
+    kafka_node,
+    logins,
+    ports,
+    processes,
+    ready,
+    supervise,
+)
 from infra.stack.java import find_java
 from infra.stack.layout import Addresses, Layout, Program, ProgramStatus, Role, StackError
 from infra.stack.ready import Awaited
@@ -70,6 +81,9 @@ def up(
         if supervisor is None:
             say("preparing Kafka and Cassandra")
             fetch.fetch(layout, say)
+        else:
+            _refuse_other_access(layout)
+        logins.make_passwords(layout)
         with ports.Reservation(supervisor.held() if supervisor else ()) as reservation:
             addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
             table = [make_role(name, addresses) for name in roles] if make_role else []
@@ -136,10 +150,30 @@ def _start_or_update(
 
 def _parts(layout: Layout, addresses: Addresses) -> list[Program]:
     java = find_java()
+    if layout.tls:
+        certificates.make(layout.certificates)
     kafka_node.configure(layout, addresses)
     cassandra_node.configure(layout, addresses)
     kafka_node.format_storage(layout, java)
+    cassandra_node.close(layout, addresses, java)
+    ports.write_state(layout, **_access(layout))
     return [kafka_node.program(layout, java), cassandra_node.program(layout, java)]
+
+
+def _access(layout: Layout) -> dict[str, bool]:
+    """How the parts are closed, as it is written down when they start."""
+    return {"logins": True, "tls": layout.tls}
+
+
+def _refuse_other_access(layout: Layout) -> None:
+    """Parts that run keep their configuration: what closes them otherwise takes a stop and a start."""
+    state = ports.read_state(layout)
+    wanted = _access(layout)
+    if {name: state.get(name) for name in wanted} != wanted:
+        raise StackError(
+            "Kafka and Cassandra run with other access rules than these settings say (an earlier release had no"
+            " logins; or PRODROME_STACK_TLS was changed): `prodrome down`, then `prodrome up`"
+        )
 
 
 def _program(role: Role) -> Program:
@@ -151,9 +185,13 @@ def _program(role: Role) -> Program:
 def _await_parts(layout: Layout, supervisor: Supervisor, addresses: Addresses) -> None:
     # One that somebody stopped by hand starts again; one that runs is left alone.
     supervisor.start(fetch.PARTS)
-    kafka = Awaited("kafka", lambda: ready.kafka_answers(addresses.bootstrap), ready.KAFKA_SECONDS)
+    kafka = Awaited(
+        "kafka", lambda: ready.kafka_answers(logins.kafka_as(layout, addresses)), ready.KAFKA_SECONDS
+    )
     cassandra = Awaited(
-        "cassandra", lambda: ready.cassandra_answers(addresses.cassandra), ready.CASSANDRA_SECONDS
+        "cassandra",
+        lambda: ready.cassandra_answers(logins.cassandra_as(layout, addresses)),
+        ready.CASSANDRA_SECONDS,
     )
     for part in (kafka, cassandra):
         ready.wait(layout, supervisor, part)

@@ -5,7 +5,6 @@ are imported where they are used: `status` and `down` need neither.
 """
 
 import http.client
-import logging
 import socket
 import time
 import urllib.request
@@ -13,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from infra.connections import CassandraConnection, KafkaConnection
 from infra.stack.layout import LOOPBACK, Layout, StackError
 from infra.stack.supervise import Supervisor
+from schemas.errors import SlowDown
 
 #: Ready after 3 to 5 s here; ten times that for a busy machine with a log to recover.
 KAFKA_SECONDS: Final = 90.0
@@ -54,44 +55,28 @@ def wait(layout: Layout, supervisor: Supervisor, awaited: Awaited) -> None:
         time.sleep(0.2)
 
 
-def kafka_answers(bootstrap: str) -> bool:
-    """True if the broker lists its topics."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
+def kafka_answers(kafka: KafkaConnection) -> bool:
+    """True if the broker lets us in and lists its topics: a stranger's on our port does not."""
+    from infra.kafka import wait_ready
 
-    silent = logging.getLogger(f"{__name__}.kafka")
-    silent.disabled = True  # a refused connection is what we wait through
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=silent)
     try:
         # Long enough for a broker under load, short enough to notice one that comes up.
-        return bool(admin.list_topics(timeout=3).brokers)
-    except KafkaException:
+        wait_ready(kafka, 0)
+    except SlowDown:
         return False
+    return True
 
 
-def cassandra_answers(port: int) -> bool:
-    """True if the node answers a query."""
-    from cassandra import DriverException
-    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-    from cassandra.policies import WhiteListRoundRobinPolicy
+def cassandra_answers(cassandra: CassandraConnection) -> bool:
+    """True if the node lets us in and answers a query: a stranger's on our port does not."""
+    from infra.cassandra import wait_ready
 
-    if not _listens(port):  # the driver would log a warning each time
+    if not _listens(int(cassandra.servers.rpartition(":")[2])):  # the driver would log a warning each time
         return False
-    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([LOOPBACK]))
-    cluster = Cluster(
-        [LOOPBACK],
-        port=port,
-        protocol_version=5,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-        schema_metadata_enabled=False,
-        token_metadata_enabled=False,
-    )
     try:
-        cluster.connect().execute("SELECT release_version FROM system.local")
-    except (NoHostAvailable, DriverException):
+        wait_ready(cassandra, 0)
+    except SlowDown:
         return False
-    finally:
-        cluster.shutdown()
     return True
 
 

@@ -8,24 +8,27 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
-from cassandra.policies import RoundRobinPolicy
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
+from infra.cassandra import Tables
+from infra.connections import CassandraConnection, KafkaConnection, Tls
+from infra.kafka import Producer, create_topics, read
+from infra.stack import certificates, java, ports, processes, ready, supervise
 from infra.stack import fetch as jars
-from infra.stack import java, ports, processes, ready, supervise
 from infra.stack.layout import Addresses, Layout, MissingPrerequisite, Role, StackError
 from infra.stack.lifecycle import down, status, up
+from infra.stack.logins import cassandra_as, kafka_as
+from schemas.codec import Message
+from schemas.topics import Topic
 
 #: For something that takes seconds; a busy machine takes many.
 PATIENCE = 90.0
@@ -56,8 +59,8 @@ def make_role(name: str, addresses: Addresses) -> Role:
 
 @pytest.fixture(scope="module")
 def layout(make_layout: Callable[[str], Layout]) -> Layout:
-    """A home too deep for a unix socket, and with a space in its name."""
-    return make_layout("a home of its own/" + "deep/" * 25)
+    """A home too deep for a unix socket, and with a space in its name, whose parts speak TLS."""
+    return replace(make_layout("a home of its own/" + "deep/" * 25), tls=True)
 
 
 @pytest.fixture
@@ -88,50 +91,28 @@ def told(addresses: Addresses) -> dict[str, Any]:
         return dict(json.loads(answer.readline()[2:]))
 
 
-def send(addresses: Addresses, topic: str, value: bytes) -> None:
-    admin = AdminClient({"bootstrap.servers": addresses.bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
-    producer = Producer({"bootstrap.servers": addresses.bootstrap, "acks": "all"})
-    producer.produce(topic, value)
-    assert producer.flush(30) == 0
+def send(kafka: KafkaConnection, topic: str, value: bytes) -> None:
+    create_topics(kafka, [Topic(topic, "clean", 1, 3_600_000, (), (), ())], 1)
+    Producer(kafka).send([Message(topic, b"key", value, [])])
 
 
-def read(addresses: Addresses, topic: str) -> bytes | None:
-    consumer = Consumer(
-        {"bootstrap.servers": addresses.bootstrap, "group.id": str(uuid4()), "auto.offset.reset": "earliest"}
-    )
-    consumer.subscribe([topic])
-    try:
-        message = consumer.poll(30)
-        return message.value() if message else None
-    finally:
-        consumer.close()
+def values(kafka: KafkaConnection, topic: str) -> list[bytes]:
+    return [message.value for message in read(kafka, topic, from_start=True, follow=False)]
 
 
-@contextmanager
-def cql(addresses: Addresses) -> Iterator[Session]:
-    profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=60)
-    profiles = {EXEC_PROFILE_DEFAULT: profile}
-    cluster = Cluster(["127.0.0.1"], addresses.cassandra, protocol_version=5, execution_profiles=profiles)
-    try:
-        yield cluster.connect()
-    finally:
-        cluster.shutdown()
-
-
-def store(addresses: Addresses, keyspace: str, rows: int) -> None:
-    with cql(addresses) as session:
-        session.execute(
+def store(cassandra: CassandraConnection, keyspace: str, rows: int) -> None:
+    with closing(Tables(cassandra, None)) as tables:
+        tables.run(
             f"CREATE KEYSPACE {keyspace} WITH replication = {{'class':'SimpleStrategy','replication_factor':1}}"
         )
-        session.execute(f"CREATE TABLE {keyspace}.kept (id int PRIMARY KEY)")
+        tables.run(f"CREATE TABLE {keyspace}.kept (id int PRIMARY KEY)")
         for at in range(rows):
-            session.execute(f"INSERT INTO {keyspace}.kept (id) VALUES (%s)", [at])
+            tables.run(f"INSERT INTO {keyspace}.kept (id) VALUES (?)", [at])
 
 
-def stored(addresses: Addresses, keyspace: str) -> int:
-    with cql(addresses) as session:
-        return len(session.execute(f"SELECT id FROM {keyspace}.kept").all())
+def stored(cassandra: CassandraConnection, keyspace: str) -> int:
+    with closing(Tables(cassandra, None)) as tables:
+        return len(tables.run(f"SELECT id FROM {keyspace}.kept"))
 
 
 @pytest.mark.stack
@@ -181,6 +162,27 @@ def test_ports_stay_claimed_while_their_owner_is_dead(addresses: Addresses, layo
 
 
 @pytest.mark.stack
+@pytest.mark.parametrize("connect", [kafka_as, cassandra_as])
+def test_tls_is_the_only_way_in(
+    addresses: Addresses, layout: Layout, tmp_path: Path, connect: Callable[..., Any]
+) -> None:
+    """In plain text, or trusting another CA, the right password is never sent, let alone taken."""
+    answers = {kafka_as: ready.kafka_answers, cassandra_as: ready.cassandra_answers}[connect]
+    certificates.make(tmp_path)
+    ours = connect(layout, addresses)
+    assert answers(ours)
+    assert not answers(replace(ours, tls=None))
+    assert not answers(replace(ours, tls=Tls(ca=tmp_path / "ca.pem")))
+
+
+@pytest.mark.stack
+def test_other_access_rules_need_another_start(addresses: Addresses, layout: Layout) -> None:
+    """Parts that run are not changed under their clients' feet: one line says what to do."""
+    with pytest.raises(StackError, match=r"`prodrome down`, then `prodrome up`"):
+        up(replace(layout, tls=False))
+
+
+@pytest.mark.stack
 def test_up_prepares_before_roles_start(addresses: Addresses, layout: Layout) -> None:
     """The caller's preparation runs when Kafka and Cassandra answer, and before a role starts."""
     up(layout)
@@ -210,20 +212,22 @@ def test_killed_role_comes_back_and_takes_its_workers_along(addresses: Addresses
 def test_killed_kafka_comes_back_with_its_messages(addresses: Addresses, layout: Layout) -> None:
     """After a kill of the broker, the same address serves the message that was acknowledged before."""
     topic = f"kept-{uuid4().hex}"
-    send(addresses, topic, b"still here")
+    kafka = kafka_as(layout, addresses)
+    send(kafka, topic, b"still here")
     kill(layout, "kafka")
-    eventually(lambda: ready.kafka_answers(addresses.bootstrap))
-    assert read(addresses, topic) == b"still here"
+    eventually(lambda: ready.kafka_answers(kafka))
+    assert values(kafka, topic) == [b"still here"]
 
 
 @pytest.mark.stack
 def test_killed_cassandra_comes_back_with_its_rows(addresses: Addresses, layout: Layout) -> None:
     """After a kill of the node, the same address serves every row that was acknowledged, the last ones too."""
     keyspace = f"kept_{uuid4().hex}"
-    store(addresses, keyspace, rows=50)
+    cassandra = cassandra_as(layout, addresses)
+    store(cassandra, keyspace, rows=50)
     kill(layout, "cassandra")
-    eventually(lambda: ready.cassandra_answers(addresses.cassandra))
-    assert stored(addresses, keyspace) == 50
+    eventually(lambda: ready.cassandra_answers(cassandra))
+    assert stored(cassandra, keyspace) == 50
 
 
 @pytest.mark.stack
@@ -245,8 +249,8 @@ def test_role_that_does_not_start_is_explained(
 def test_up_recovers_from_a_killed_supervisor_on_other_ports(addresses: Addresses, layout: Layout) -> None:
     """What outlived its supervisor is ended; the old data are served on new ports where the old are taken."""
     topic, keyspace = f"moved-{uuid4().hex}", f"moved_{uuid4().hex}"
-    send(addresses, topic, b"moved")
-    store(addresses, keyspace, rows=50)
+    send(kafka_as(layout, addresses), topic, b"moved")
+    store(cassandra_as(layout, addresses), keyspace, rows=50)
     supervisor, role = supervise.connect(layout), row(layout, "fake").pid
     assert supervisor is not None
     os.kill(supervisor.pid(), signal.SIGKILL)
@@ -264,8 +268,8 @@ def test_up_recovers_from_a_killed_supervisor_on_other_ports(addresses: Addresse
     assert moved.kafka_controller != addresses.kafka_controller
     assert moved.cassandra != addresses.cassandra
     assert moved.kafka == addresses.kafka
-    assert read(moved, topic) == b"moved"
-    assert stored(moved, keyspace) == 50
+    assert values(kafka_as(layout, moved), topic) == [b"moved"]
+    assert stored(cassandra_as(layout, moved), keyspace) == 50
 
 
 @pytest.mark.stack

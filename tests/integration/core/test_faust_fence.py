@@ -46,6 +46,7 @@ def as_settings(kafka: KafkaConnection) -> dict[str, str]:
         "PRODROME_CLEAN_KAFKA": kafka.servers,
         "PRODROME_CLEAN_KAFKA_USERNAME": kafka.username,
         "PRODROME_CLEAN_KAFKA_PASSWORD_FILE": str(kafka.password_file or ""),
+        "PRODROME_CLEAN_KAFKA_MECHANISM": kafka.mechanism,
     }
 
 

@@ -1,0 +1,22 @@
+"""When certificates end: a pure look into a PEM file, for those who watch."""
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from schemas.errors import SettingsError
+
+
+def expiry(path: Path) -> datetime:
+    """Return the earliest end of validity of the certificates in a PEM file.
+
+    Raises
+    ------
+    SettingsError
+        The file is absent or holds no certificate.
+    """
+    try:
+        return min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: expected certificates as PEM ({type(error).__name__})") from None
