@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as _Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -59,6 +59,7 @@ class Producer:
                 "message.timeout.ms": 0,  # a broker that is down is waited for, never given up
                 "linger.ms": 20,  # flush cuts it short; it joins what several threads send
                 "message.max.bytes": LETTER_BYTES,
+                "error_cb": _tell,
                 "compression.type": "lz4",
                 "log_level": 0,
             }
@@ -106,6 +107,12 @@ class Producer:
                 self._producer.poll(FLUSH_SECONDS)
                 if self.stopping.is_set():
                     raise SlowDown("stopping while the producer's queue was full") from None
+
+
+def _tell(error: Any) -> None:
+    # Brokers that are away are waited for in silence; a login that is refused waits for a person.
+    if error.code() == KafkaError._AUTHENTICATION:
+        log.warning("Kafka refuses the login")
 
 
 class Zones:
@@ -167,12 +174,16 @@ class Lag(NamedTuple):
 def wait_ready(connection: KafkaConnection, seconds: float) -> None:
     """Return when the cluster answers a metadata request; raise `SlowDown` after `seconds`."""
     deadline = time.monotonic() + seconds
-    admin = AdminClient({**client_config(connection), "log_level": 0})
+    refused: list[Any] = []
+    admin = AdminClient({**client_config(connection), "log_level": 0, "error_cb": refused.append})
     while True:
         try:
             admin.list_topics(timeout=3)
             return
-        except KafkaException as error:
+        except KafkaException:
+            admin.poll(0)  # a login that is refused is told apart only here
+            if any(each.code() == KafkaError._AUTHENTICATION for each in refused):
+                error = KafkaException(f"it refuses the login of {connection.username or 'nobody'}")
             if time.monotonic() > deadline:
                 raise SlowDown(
                     f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {error}"

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 from commands.stack import keyspaces, make_access, role_environment
 from infra.cassandra import Tables
 from infra.connections import KafkaConnection
-from infra.kafka import client_config
+from infra.kafka import client_config, wait_ready
 from infra.settings import Settings, load
 from infra.stack import ready
 from infra.stack.layout import Addresses, Layout
@@ -225,6 +225,13 @@ def test_nobody_comes_in_without_the_right_password(
         assert not ready.kafka_answers(replace(kafka, **bad)), bad
     for bad in (wrong, {"password_file": others["password_file"]}, {"username": ""}, public):
         assert not ready.cassandra_answers(replace(cassandra, **bad)), bad
+    with pytest.raises(SlowDown, match="refuses the login of prodrome_score"):
+        wait_ready(replace(kafka, **wrong), 1)
+    with (
+        pytest.raises(SlowDown, match="AuthenticationFailed"),
+        closing(Tables(replace(cassandra, **wrong), None)) as no,
+    ):
+        no.run("SELECT release_version FROM system.local")
 
 
 def test_the_controller_listens_to_nobody_unknown(stack: Addresses) -> None:
