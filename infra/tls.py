@@ -5,7 +5,20 @@ from pathlib import Path
 
 from cryptography import x509
 
+from infra.settings import Settings
 from schemas.errors import SettingsError
+
+
+def in_use(found: Settings) -> dict[str, Path]:
+    """Return the certificate files that these settings use, by a name that is fit for a label."""
+    named = {
+        f"{zone}_{kind}": path
+        for zone, at in (("trusted", found.trusted), ("clean", found.clean))
+        for kind, path in (("ca", at.tls_ca), ("cert", at.tls_cert))
+    }
+    if found.stack.tls:
+        named["stack"] = str(found.home / "secrets" / "tls" / "server.pem")
+    return {name: Path(path) for name, path in named.items() if path}
 
 
 def expiry(path: Path) -> datetime:

@@ -1,12 +1,16 @@
 """The access table: whole, and as narrow as the zones ask."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from commands.stack import ROLES
+from commands.stack import ROLES, role_environment
 from infra.access import acls, as_commands, grants
 from infra.cassandra import MIGRATIONS
+from infra.settings import load
+from infra.stack.layout import Addresses, Layout, StackError
+from infra.stack.logins import make_passwords, password_file
 from schemas import access
 from schemas.topics import TOPICS, Zone
 
@@ -52,6 +56,31 @@ def test_only_deidentify_and_people_have_the_master_secret() -> None:
     [keys] = [store for store in access.STORES if store.name == "keys"]
     able = {p for p in access.PRINCIPALS if access.store_rights(p, keys)}
     assert able == {"deidentify", access.OPERATOR, access.ADMIN}
+
+
+def test_a_scorer_is_not_told_where_the_trusted_zone_is(tmp_path: Path) -> None:
+    """Its settings name its own password files, and nothing of the other zone, whatever `up` was called with."""
+    addresses = Addresses(kafka=1, kafka_controller=2, cassandra=3, cassandra_storage=4, dicom=5)
+    given = {"PRODROME_TRUSTED_STORE": "s3://raw", "PRODROME_SCORE_THREADS": "2"}
+    found = role_environment(load({"PRODROME_HOME": str(tmp_path)}), addresses, given, "score")
+    assert not any("TRUSTED" in name for name in found)
+    files = {Path(value).name for name, value in found.items() if name.endswith("PASSWORD_FILE")}
+    assert files == {"score.kafka", "score.cassandra"}
+    assert found["PRODROME_SCORE_THREADS"] == "2"
+
+
+def test_an_administrator_password_that_is_lost_is_not_made_anew(tmp_path: Path) -> None:
+    """Cassandra knows the old one alone; the message says what helps."""
+    layout = Layout(tmp_path, tmp_path)
+    make_passwords(layout)
+    first = password_file(layout, "score", "kafka").read_text()
+    (tmp_path / "cassandra").mkdir()
+    (tmp_path / "cassandra" / "closed").touch()
+    make_passwords(layout)
+    assert password_file(layout, "score", "kafka").read_text() == first
+    password_file(layout, access.ADMIN, "cassandra").unlink()
+    with pytest.raises(StackError, match="restore your backup"):
+        make_passwords(layout)
 
 
 def test_nothing_is_given_to_everybody() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.connections import Tls
+from infra.settings import load
 from infra.stack import certificates
-from infra.tls import expiry
+from infra.tls import expiry, in_use
 from schemas.errors import SettingsError
 
 
@@ -18,6 +19,13 @@ def test_the_first_end_of_a_chain_counts(tmp_path: Path) -> None:
     left = expiry(tmp_path / "server.pem") - datetime.now(UTC)
     assert timedelta(days=396) < left < timedelta(days=398)
     assert expiry(tmp_path / "ca.pem") > expiry(tmp_path / "server.pem")
+
+
+def test_the_files_in_use_are_named(tmp_path: Path) -> None:
+    """Those of the settings, and the stack's own where it has one."""
+    environ = {"PRODROME_HOME": str(tmp_path), "PRODROME_CLEAN_TLS_CA": "/ca.pem"}
+    assert in_use(load(environ)) == {"clean_ca": Path("/ca.pem")}
+    assert set(in_use(load(environ | {"PRODROME_STACK_TLS": "true"}))) == {"clean_ca", "stack"}
 
 
 @pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"])
