@@ -75,28 +75,33 @@ def receive() -> None:
 
 @click.command()
 def relay() -> None:
-    """Publish what the spool holds, in order, and free what the ledger has settled."""
+    """Publish what the spool holds, in order, and free what the ledger has settled.
+
+    With PRODROME_READER_PORT it also gives raw bytes to deidentify roles that cannot see the spool's folder.
+    """
     with told():
         found = _start("relay")
         from infra.control import Paused
         from infra.kafka import Producer
+        from infra.spool.server import serving
         from producers.relay import relay as publish
 
         stop = stop_event()
         folder = Path(found.spool.path)
         freeable = Freeable(tables_of(found.trusted), folder)
         producer = Producer(kafka_of(found.trusted), stop)
-        _ready("relay")
-        publish(
-            folder,
-            producer,
-            stop,
-            poll_seconds=found.relay.poll_seconds,
-            pace_seconds=found.relay.pace_seconds,
-            large_bytes=found.relay.large_bytes,
-            freeable=freeable,
-            paused=Paused(tables_of(found.trusted), "relay", SystemClock()),
-        )
+        with serving(found.reader, folder):
+            _ready("relay")
+            publish(
+                folder,
+                producer,
+                stop,
+                poll_seconds=found.relay.poll_seconds,
+                pace_seconds=found.relay.pace_seconds,
+                large_bytes=found.relay.large_bytes,
+                freeable=freeable,
+                paused=Paused(tables_of(found.trusted), "relay", SystemClock()),
+            )
 
 
 class Freeable:

@@ -30,8 +30,9 @@ from consumers.deid.engine import (
 from consumers.kept import Kept
 from infra.objects import Store
 from infra.settings import Settings, master_key, sources
-from infra.spool import SpoolStore
-from schemas.errors import Quarantine, SlowDown
+from infra.spool import SpoolStore, UnknownSpool
+from infra.spool.client import RangeClient, patience
+from schemas.errors import Quarantine
 from schemas.events import Intake, Pointer, ReceivedInstance
 from schemas.reasons import ADMISSIBLE
 from schemas.sources import Source
@@ -73,7 +74,8 @@ class Boundary:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._master = master_key(settings)
-        self._spools = spool_store(settings)
+        self._relays = RangeClient(settings.spool) if settings.spool.readers else None
+        self._spools = self._find_spools()
         self._clean = Store(settings.clean.store, "clean", settings.clean.tls_ca)
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
@@ -170,9 +172,26 @@ class Boundary:
             return self.kept.bytes_of(project, instance.intake, instance.pointer)
         try:
             return self._spools.read(instance.pointer)
-        except SlowDown:  # perhaps a spool that was made, or mounted, since we looked
-            self._spools = spool_store(self._settings)
+        except UnknownSpool:  # perhaps one that was made, or mounted, since we looked
+            self._spools = self._find_spools()
             return self._spools.read(instance.pointer)
+
+    def patience(self, pointer: Pointer) -> float:
+        """Return how long reading these bytes may wait for a relay, in seconds."""
+        return 0.0 if self._relays is None else patience(pointer.length)
+
+    def _find_spools(self) -> SpoolStore:
+        """Return the spools that this machine finds now: its own and those of the settings, and the relays.
+
+        A folder that is not there yet, that this role may not see, or a share that is not mounted, is left
+        out: a pointer into it is asked of the relays, or waited for.
+        """
+        found = []
+        for folder in (self._settings.spool.path, *self._settings.spool.others):
+            with suppress(FileNotFoundError, PermissionError):
+                SpoolStore.of(Path(folder))
+                found.append(Path(folder))
+        return SpoolStore.of(*found, remote=self._relays)
 
     def pseudonymous_uid(self, project: str, uid: str) -> str:
         """Map a UID into the project's clean domain."""
@@ -181,20 +200,6 @@ class Boundary:
     def keep(self, project: str, instance: ReceivedInstance, raw: bytes) -> Pointer:
         """Return where the raw bytes are kept in the quarantine; those of a release are there already."""
         return instance.pointer if instance.release else self.kept.keep(project, instance.intake, raw)
-
-
-def spool_store(settings: Settings) -> SpoolStore:
-    """Return the spools that this machine finds now: its own and those of the settings.
-
-    A folder that is not there yet, or a share that is not mounted, is left out: a pointer into it is waited
-    for.
-    """
-    found = []
-    for folder in (settings.spool.path, *settings.spool.others):
-        with suppress(FileNotFoundError):
-            SpoolStore.of(Path(folder))
-            found.append(Path(folder))
-    return SpoolStore.of(*found)
 
 
 _boundary: Boundary | None = None

@@ -124,7 +124,12 @@ class Deidentify:
             for instance in record.event.instances
         ]
         jobs = [
-            Job(str(i.intake), (event.project, event.study_instance_uid, i), i.pointer.length)
+            Job(
+                str(i.intake),
+                (event.project, event.study_instance_uid, i),
+                i.pointer.length,
+                self._boundary.patience(i.pointer),
+            )
             for _, event, i in arrived
         ]
         results = zip(arrived, self._workers.run(jobs), strict=True)

@@ -39,11 +39,15 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Job(NamedTuple):
-    """One piece of work: its name in the journal, its argument, its size in bytes for the budget."""
+    """One piece of work: its name in the journal, its argument, its size in bytes for the budget.
+
+    `waits` are seconds that it may wait for another machine; they are added to the budget.
+    """
 
     name: str
     argument: Any
     length: int
+    waits: float = 0.0
 
 
 class Workers:
@@ -195,7 +199,7 @@ def _shares(which: list[int], workers: int) -> Iterator[list[int]]:
 
 
 def _budget(job: Job) -> float:
-    return BUDGET_SECONDS + job.length / BUDGET_BYTES_PER_SECOND
+    return BUDGET_SECONDS + job.length / BUDGET_BYTES_PER_SECOND + job.waits
 
 
 class _Hung(Exception):

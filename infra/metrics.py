@@ -60,6 +60,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_relay_instances_total", "counter", "Instances published to instance.received"),
     Metric("prodrome_relay_segments_freed_total", "counter", "Spool segments whose space was given back"),
     Metric("prodrome_relay_unrelayed_instances", "gauge", "Durable records that the broker has not confirmed yet"),
+    Metric("prodrome_relay_reader_requests_total", "counter", "Requests for raw bytes, by HTTP status", ("status",)),
+    Metric("prodrome_relay_reader_bytes_total", "counter", "Raw bytes given to readers of other machines"),
+    Metric("prodrome_relay_reader_connections", "gauge", "Connections of readers open now"),
     # every consumer
     Metric("prodrome_stage_instances_total", "counter", "Instances or messages done, by stage and outcome", ("stage", "outcome")),
     Metric("prodrome_stage_seconds", "histogram", "One batch of a stage, taken to durable", ("stage",)),

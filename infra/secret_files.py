@@ -7,8 +7,12 @@ nowhere else; no message here repeats it.
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from schemas.errors import SettingsError
+
+#: 128 random bits in hexadecimal; a word that somebody thought of is shorter.
+TOKEN_CHARACTERS: Final = 32
 
 
 def read_secret(path: Path, hint: str) -> str:
@@ -41,6 +45,20 @@ def private(found: os.stat_result) -> bool:
     """
     allowed = stat.S_IRGRP if found.st_uid == 0 else 0
     return not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed
+
+
+def read_tokens(path: Path, hint: str) -> tuple[str, ...]:
+    """Return the tokens of a file, one a line, without empty lines and comments; raises as `read_secret`.
+
+    There may be several, so that one is exchanged for another while both are admitted.
+    """
+    if path == Path():
+        raise SettingsError(f"no file of tokens is set: {hint}")
+    lines = [line.strip() for line in read_secret(path, hint).splitlines()]
+    tokens = tuple(line for line in lines if line and not line.startswith("#"))
+    if not tokens or min(map(len, tokens)) < TOKEN_CHARACTERS:
+        raise SettingsError(f"{path}: expected lines of at least {TOKEN_CHARACTERS} random characters")
+    return tokens
 
 
 def write_secret(path: Path, text: str) -> None:

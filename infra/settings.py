@@ -85,6 +85,12 @@ class Spool:
     others: tuple[str, ...] = _setting(
         (), "Folders of other receivers' spools on this machine (shared mounts)"
     )
+    readers: tuple[str, ...] = _setting(
+        (), "URLs of relays' readers, https://host:port, for spools that this machine has no folder of"
+    )
+    token_file: str = _setting("", "File (mode 600) with the token for the readers, its first line")
+    tls_ca: str = _setting("", "PEM file of the CAs that signed the readers; empty takes the system's list")
+    allow_plaintext: bool = _setting(False, "Send the token to http:// readers beyond loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +102,19 @@ class Relay:
         0.05, "Least time between publications: what comes meanwhile shares messages; the first never waits"
     )
     large_bytes: int = _setting(64 << 20, "Instances over this size take the bulk lane")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """The relay's ranged reader: raw bytes for roles on other machines."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on; others than loopback need a certificate")
+    port: int = _setting(-1, "TCP port of the reader; 0 takes a free one, -1 serves nobody")
+    tokens_file: str = _setting("", "File (mode 600) with the tokens that are admitted, one a line")
+    tls_cert: str = _setting("", "PEM file of the server's certificate and chain; empty speaks plain text")
+    tls_key: str = _setting("", "PEM file (mode 600) of its key; empty where the certificate's file holds it")
+    allow_plaintext: bool = _setting(False, "Listen beyond loopback without TLS: say so explicitly")
+    connections: int = _setting(64, "Connections at once; one a worker process of every deidentify")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +202,7 @@ class Settings:
     receive: Receive
     spool: Spool
     relay: Relay
+    reader: Reader
     deidentify: Deidentify
     ledger: Ledger
     catalog: Catalog

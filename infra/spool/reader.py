@@ -1,7 +1,8 @@
 """Read a spool from any process: by position, by pointer, and freeing.
 
 1. `SpoolReader.records` yields what is durable from a position on: the relay's way.
-2. `SpoolStore.read` and `chunks` return the bytes behind a pointer, checksum verified.
+2. `SpoolStore.read` and `chunks` return the bytes behind a pointer, checksum verified, from this machine or
+   from the relay that has the spool.
 3. `SpoolReader.free` gives a segment's space back.
 
 Nothing is read past the watermark, except by a pointer, which somebody was given after it.
@@ -12,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import xxhash
 
@@ -30,6 +31,25 @@ _BLOCK_BYTES: Final = 1 << 20
 
 class SegmentFreed(LookupError):
     """The segment is not in the spool any more."""
+
+
+class OutOfRange(LookupError):
+    """The segment has no such bytes, and never will."""
+
+
+class NotDurable(LookupError):
+    """These bytes are not durable, or not known to be: after a power loss, until the writer has recovered."""
+
+
+class UnknownSpool(SlowDown):
+    """Nobody here knows this spool: a mount, a reader or a setting is missing."""
+
+
+class Remote(Protocol):
+    """Spools of other machines; `infra.spool.client` reads them from their relays."""
+
+    def read(self, spool: str, segment: int, pointer: Pointer) -> bytes:
+        """Return the bytes of a pointer, verified; raise as `SpoolStore.read`."""
 
 
 class Segment(NamedTuple):
@@ -79,6 +99,20 @@ class SpoolReader:
             return Segment(number, 0, False)
         # The seal itself may not be durable yet.
         return Segment(number, min(end, durable.offset), seal is not None and durable.offset > end)
+
+    def check_range(self, number: int, offset: int, length: int) -> None:
+        """Return where these bytes of a segment are durable records, not its header.
+
+        Raises
+        ------
+        SegmentFreed, OutOfRange, NotDurable
+            They are gone, not there, or not there yet.
+        """
+        segment = self.segment(number)
+        if offset < SEGMENT_HEADER_BYTES or length < 1:
+            raise OutOfRange(f"expected bytes behind a segment's header, came {length} at {offset}")
+        if offset + length > segment.end:
+            raise (OutOfRange if segment.sealed else NotDurable)(f"segment {number} ends at {segment.end}")
 
     def records(self, number: int, offset: int = 0) -> Iterator[Record]:
         """Yield the durable records of a segment from `offset` on; the seal is not one of them.
@@ -137,21 +171,23 @@ def read_range(folder: Path, number: int, offset: int, length: int) -> Iterator[
 
 
 class SpoolStore:
-    """Pointers into spools, resolved on this machine.
+    """Pointers into spools, resolved: on this machine, else by the relay that has the spool.
 
     Parameters
     ----------
     roots : mapping
         Spool id to the folder where this machine finds it (its own, or a shared mount).
+    remote : Remote, optional
+        Asked for spools that are not among them.
     """
 
-    def __init__(self, roots: Mapping[str, Path]) -> None:
-        self._roots = dict(roots)
+    def __init__(self, roots: Mapping[str, Path], remote: Remote | None = None) -> None:
+        self._roots, self._remote = dict(roots), remote
 
     @classmethod
-    def of(cls, *folders: Path) -> "SpoolStore":
+    def of(cls, *folders: Path, remote: Remote | None = None) -> "SpoolStore":
         """Return a store of spools on this machine, by their own ids."""
-        return cls({files.read_identity(folder).spool: folder for folder in folders})
+        return cls({files.read_identity(folder).spool: folder for folder in folders}, remote)
 
     def read(self, pointer: Pointer) -> bytes:
         """Return the bytes of a pointer, verified.
@@ -160,17 +196,25 @@ class SpoolStore:
         ------
         BadMessage
             `missing_raw`: the segment was freed. `raw_corrupt`: the bytes do not match their checksum.
+        UnknownSpool
+            Neither this machine nor a relay has the spool: a mount or a setting is missing.
         SlowDown
-            This machine does not know the spool: a mount or a setting is missing.
+            The relay that has it does not answer.
         """
         return b"".join(self.chunks(pointer))
 
     def chunks(self, pointer: Pointer) -> Iterator[bytes]:
-        """Yield the bytes of a pointer in blocks of 1 MB; the checksum is judged after the last one."""
+        """Yield the bytes of a pointer in blocks of 1 MB; the checksum is judged after the last one.
+
+        What comes from a relay is one block, judged before it is given.
+        """
         spool, number = parse_uri(pointer.uri)
         folder = self._roots.get(spool)
+        if folder is None and self._remote is not None:
+            yield self._remote.read(spool, number, pointer)
+            return
         if folder is None:
-            raise SlowDown(f"spool {spool} is not among the roots of this machine")
+            raise UnknownSpool(f"spool {spool} is not among those of this machine")
         state, length = xxhash.xxh3_64(), 0
         try:
             for data in read_range(folder, number, pointer.offset, pointer.length):
@@ -178,9 +222,19 @@ class SpoolStore:
                 length += len(data)
                 yield data
         except SegmentFreed:
-            raise BadMessage("missing_raw", f"segment {number} of spool {spool} was freed") from None
+            raise missing(spool, number) from None
         if length != pointer.length or pointer.digest not in (None, digest_text(state.intdigest())):
-            raise BadMessage("raw_corrupt", f"segment {number} at {pointer.offset}: checksum differs")
+            raise corrupt(number, pointer)
+
+
+def missing(spool: str, segment: int) -> BadMessage:
+    """Return the error of a segment that was freed."""
+    return BadMessage("missing_raw", f"segment {segment} of spool {spool} was freed")
+
+
+def corrupt(segment: int, pointer: Pointer) -> BadMessage:
+    """Return the error of bytes that are not the pointer's."""
+    return BadMessage("raw_corrupt", f"segment {segment} at {pointer.offset}: checksum differs")
 
 
 def uri_of(spool: str, segment: int) -> str:

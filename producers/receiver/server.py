@@ -8,7 +8,6 @@ of its log lines; so a process that serves does nothing else with it.
 """
 
 import contextlib
-import ipaddress
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from infra import metrics
 from infra.clock import Clock, SystemClock
+from infra.plaintext import refuse_plaintext
 from infra.settings import Receive
 from infra.spool import Spool
 from infra.spool.drain import draining
@@ -32,7 +32,7 @@ from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.statuses import ANSWERS, LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
 from producers.receiver.store import StoreRequest, store
 from producers.receiver.waiting import wait_for_events
-from schemas.errors import Refused, SettingsError
+from schemas.errors import Refused
 from schemas.ids import valid_uid
 from schemas.sources import Source
 
@@ -80,7 +80,12 @@ def serve(
     SettingsError
         The address is not loopback and plain text there was not allowed.
     """
-    _check_address(settings)
+    refuse_plaintext(
+        settings.host,
+        settings.allow_plaintext,
+        "PRODROME_RECEIVE_HOST",
+        "PRODROME_RECEIVE_ALLOW_PLAINTEXT=true",
+    )
     _configure_library()
     door = Door(settings, sources, spool, clock or SystemClock())
     server = _Server.start(door, settings)
@@ -289,17 +294,6 @@ def _prefer_syntaxes(request: Any, source: Source) -> None:
 
 def _count_refused(reason: str) -> None:
     metrics.inc("prodrome_receive_refused_total", reason=reason)
-
-
-def _check_address(settings: Receive) -> None:
-    try:
-        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = False  # a name may mean any address, today or tomorrow
-    if not loopback and not settings.allow_plaintext:
-        raise SettingsError(
-            "PRODROME_RECEIVE_HOST: expected a loopback address, or PRODROME_RECEIVE_ALLOW_PLAINTEXT=true"
-        )
 
 
 def _configure_library() -> None:
