@@ -143,8 +143,8 @@ class RangeServer:
             patience = STALL_SECONDS
             while await self._serve(reader, writer, patience) in _WELL_FORMED:
                 patience = IDLE_SECONDS
-        except (OSError, EOFError, TimeoutError):
-            pass  # the peer went, or was too slow; it comes again if it needs to
+        except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
+            pass  # the peer went, or was too slow, or we stop; it comes again if it needs to
         finally:
             self._count_open(-1)
             writer.close()  # once what was written has gone

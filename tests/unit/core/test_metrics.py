@@ -10,7 +10,7 @@ from infra import metrics
 from infra.metrics import METRICS
 
 NAME = re.compile(r"prodrome_[a-z]+_[a-z_]+")
-ALLOWED = {"role", "source", "reason", "stage", "outcome", "model"}
+ALLOWED = {"role", "source", "reason", "stage", "outcome", "model", "status"}
 
 
 def test_an_undeclared_name_raises() -> None:
