@@ -5,14 +5,16 @@ suite's `make_layout`. RUN_SLOW=1 runs the tests that need the guide's own times
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import CHECKOUT, CLOSED_QUIET_SECONDS, DEADLINE_SECONDS, PACKAGE, House, write_sources
+from house import CHECKOUT, CLOSED_QUIET_SECONDS, DEADLINE_SECONDS, PACKAGE, House, free_port, write_sources
 
 from infra.demo import Pixels, read_images
+from infra.secret_files import write_secret
 from infra.stack.layout import Layout
 
 _SHARED = Path(os.environ.get("PRODROME_SHARED", CHECKOUT.parent / "shared")) / "data"
@@ -24,10 +26,14 @@ def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPat
     layout = make_layout("house")
     sources = tmp_path_factory.mktemp("sources") / "sources.toml"
     write_sources(sources)
+    tokens = sources.with_name("tokens")
+    write_secret(tokens, secrets.token_hex(32))
     running = House(layout.home, {
         "PRODROME_STACK_LIB": str(layout.lib),
         "PRODROME_RECEIVE_SOURCES": str(sources),
         "PRODROME_CATALOG_CLOSED_QUIET_SECONDS": str(CLOSED_QUIET_SECONDS),
+        "PRODROME_READER_PORT": str(free_port()),
+        "PRODROME_READER_TOKENS_FILE": str(tokens),
         "PRODROME_SCORE_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
     })  # fmt: skip
     running.up()

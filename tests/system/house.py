@@ -9,6 +9,7 @@ Nothing here reaches into a role: what a test learns, an operator could have lea
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -80,6 +81,12 @@ def write_sources(path: Path) -> None:
     path.write_text(text)
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 def eventually(found: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
     """Return what `found` returns once it is true; fail with `what` after a while."""
     deadline = time.monotonic() + seconds
@@ -95,7 +102,7 @@ class House:
     def __init__(self, home: Path, given: Mapping[str, str]) -> None:
         self.home = home
         outside = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
-        self._environment = {**outside, **given, "PRODROME_HOME": str(home), "COLUMNS": "250"}
+        self.environment = {**outside, **given, "PRODROME_HOME": str(home), "COLUMNS": "250"}
         self._stopping = threading.Event()
         self.predictions: list[dict[str, Any]] = []
         self.lifecycle: list[dict[str, Any]] = []
@@ -106,7 +113,7 @@ class House:
         """Run a command and return how it ended."""
         return subprocess.run(
             [sys.executable, "-m", "prodrome", *map(str, arguments)],
-            cwd=CHECKOUT, env=self._environment, capture_output=True, text=True, timeout=seconds,
+            cwd=CHECKOUT, env=self.environment, capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
 
     def json(self, *arguments: object) -> Any:
@@ -119,7 +126,7 @@ class House:
         """Start everything, and listen to what is said of studies from then on."""
         done = self.prodrome("up", seconds=800)
         assert done.returncode == 0, done.stdout + done.stderr
-        self.settings: Settings = load(self._environment)
+        self.settings: Settings = load(self.environment)
         self.trusted: Tables = tables_of(self.settings.trusted)
         self.clean: Tables = tables_of(self.settings.clean)
         self._master = master_key(self.settings)
