@@ -37,10 +37,21 @@ TICK_SECONDS: Final = 0.2
 WORKING_SECONDS: Final = 900.0
 
 
+class _App(faust.App):  # type: ignore[misc]
+    """Says that the process ends before faust waits for the stage, which may wait for a dependency."""
+
+    stopping: threading.Event
+
+    async def on_stop(self) -> None:
+        """See faust; its own signal of a shutdown comes when all streams are empty."""
+        self.stopping.set()
+        await super().on_stop()
+
+
 def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App:
     """Return the faust app of a stage: one agent over its topics, one timer for its deadlines."""
     stage = loop.stage
-    app = faust.App(
+    app = _App(
         stage.group,
         broker=[f"kafka://{server}" for server in connection.servers.split(",")],
         broker_credentials=_credentials(connection),
@@ -60,6 +71,7 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=True,
     )
+    app.stopping = loop.stopping
     topic = app.topic(*stage.topics, key_serializer="raw", value_serializer="raw", value_type=bytes)
     hands = ThreadPoolExecutor(1, thread_name_prefix=stage.name)
     owned: dict[Any, int] = {}  # partition -> next offset to handle
@@ -136,10 +148,6 @@ def run(
     loop = Loop(stage, producer, stopping, settings.deadletter_limit, paused)
     app = topology(loop, connection, folder)
     stall = settings.stall_seconds
-
-    @app.on_before_shutdown.connect
-    async def stop(*_: Any, **__: Any) -> None:
-        stopping.set()
 
     threading.Thread(target=_watch, args=(loop, connection, stall), daemon=True, name="watchdog").start()
     worker = faust.Worker(

@@ -39,6 +39,7 @@ class Recording:
 
     def handle(self, records: Sequence[Record]) -> None:
         if (self.folder / "down").exists():
+            (self.folder / "waited").write_text(f"{os.getpid()} yes")
             raise SlowDown("told to wait")
         if self.mode == "stuck":
             time.sleep(3600)

@@ -212,6 +212,21 @@ def test_a_worker_that_starts_with_nothing_to_read_knows_that_it_has_caught_up(
     until(lambda: steady.says("caught_up") == str(PARTITIONS), "having caught up")
 
 
+def test_a_worker_that_waits_for_a_dependency_ends_when_it_is_told_to(workers: dict[str, Fenced]) -> None:
+    """Its batch is not acknowledged: the next worker has it."""
+    steady = workers["steady"]
+    until(lambda: steady.lag() == 0, "an empty topic")
+    before = len(steady.handled())
+    (steady.folder / "down").touch()
+    steady.send(list(range(20)))
+    until(lambda: steady.says("waited") != "", "waiting")
+    assert steady.stop() == 0
+    (steady.folder / "down").unlink()
+    steady.start()
+    until(lambda: steady.lag() == 0, "an empty topic")
+    assert len(steady.handled()) == before + 20
+
+
 def test_a_worker_that_hangs_ends_itself(workers: dict[str, Fenced]) -> None:
     """The watchdog: messages wait, nothing moves; a status that the supervisor restarts on."""
     process = workers["stuck"].process
