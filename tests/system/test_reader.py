@@ -3,11 +3,11 @@
 It runs in a mount namespace where the folder is empty, in place of the stack's own.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,11 +48,13 @@ def elsewhere(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     supervisor.stop(["deidentify"])
     try:
         port = free_port()
+        own = json.loads((house.home / "run" / "deidentify.json").read_text())
         process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", _BLIND, house.settings.spool.path, sys.executable, "-m", "prodrome", "deidentify"],
+            ["unshare", "--mount", "sh", "-c", _BLIND, house.settings.spool.path, *own["command"]],
             cwd=CHECKOUT,
             env={
-                **house.environment,
+                **os.environ,
+                **own["env"],
                 "PRODROME_SPOOL_READERS": f"http://127.0.0.1:{house.settings.reader.port}",
                 "PRODROME_SPOOL_TOKEN_FILE": str(token),
                 "PRODROME_ROLE_METRICS_PORT": str(port),
