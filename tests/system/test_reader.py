@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,7 @@ def elsewhere(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         port = free_port()
         own = json.loads((house.home / "run" / "deidentify.json").read_text())
+        log = (token.parent / "log").open("wb")
         process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", _BLIND, house.settings.spool.path, *own["command"]],
             cwd=CHECKOUT,
@@ -59,8 +61,9 @@ def elsewhere(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 "PRODROME_SPOOL_TOKEN_FILE": str(token),
                 "PRODROME_ROLE_METRICS_PORT": str(port),
             },
-            stderr=(token.parent / "log").open("wb"),
-        )  # fmt: skip
+            stderr=log,
+        )
+        log.close()
         try:
             eventually(lambda: role_answers("deidentify", port), "deidentify elsewhere")
             yield Elsewhere(process, token)
@@ -69,7 +72,12 @@ def elsewhere(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             process.wait(60)
     finally:
         supervisor.start(["deidentify"])
-        eventually(lambda: role_answers("deidentify", _metrics_port(house)), "deidentify of the stack")
+        eventually(
+            lambda: role_answers(
+                "deidentify", int(_metrics(house, "deidentify").split(":")[2].split("/")[0])
+            ),
+            "deidentify of the stack",
+        )
 
 
 def test_the_folder_is_out_of_its_sight(house: House, elsewhere: Elsewhere) -> None:
@@ -111,12 +119,6 @@ def _supervisor(house: House) -> Supervisor:
     return found
 
 
-def _metrics_port(house: House) -> int:
-    return int(
-        house.json("status", "--json")["addresses"]["metrics"]["deidentify"].rpartition(":")[2].split("/")[0]
-    )
-
-
 def _kill_relay(house: House) -> None:
     """Kill it, and wait until its successor has begun to count anew."""
     pid = eventually(lambda: _pid(house), "relay")
@@ -132,7 +134,12 @@ def _answers(house: House, status_: str) -> float:
     """How often the reader has given this answer since the relay's last start."""
     wanted = f'prodrome_relay_reader_requests_total{{status="{status_}"}} '
     try:
-        lines = house.metrics()["relay"].splitlines()
+        with urllib.request.urlopen(_metrics(house, "relay"), timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
     except OSError:  # it is on its way back
         return 0.0
     return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+
+
+def _metrics(house: House, role: str) -> str:
+    return str(house.json("status", "--json")["addresses"]["metrics"][role])

@@ -101,7 +101,7 @@ def main(mode: str, topic: str, folder: str) -> None:
         app.WORKING_SECONDS = 1.0  # type: ignore[misc]
     stopping = threading.Event()
     role = Role(stall_seconds=2.0 if mode == "stuck" else 60.0)
-    return run(stage, kafka, Producer(kafka, stopping), stopping, role, Path(folder))
+    return run(stage, kafka, Producer(kafka, stopping), stopping, role, Path(folder), lambda: False)
 
 
 if __name__ == "__main__":
