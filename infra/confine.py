@@ -82,7 +82,7 @@ def rules(found: Settings, principal: str) -> Iterator[Rule]:
         rights = access.store_rights(principal, store)
         for path in _places(found, store.name) if rights else ():
             yield Rule(path, _allowed(rights))
-    yield from (Rule(path, "read") for path in _files(found, principal))
+    yield from (Rule(path, "read") for path in (*_files(found, principal), *_exchanged(found, principal)))
     yield Rule(work_folder(found, principal), "change")
 
 
@@ -179,6 +179,22 @@ def _files(found: Settings, principal: str) -> Iterator[Path]:
     if principal == "score":
         named += found.score.models.split(":")
     yield from (Path(name) for name in named if name)
+
+
+def _exchanged(found: Settings, principal: str) -> Iterator[Path]:
+    """Yield the places of files that are replaced while a role runs.
+
+    A rule holds the file that was there when it was made, so their folder is allowed; but for one that holds
+    the home, or the stack's own secrets.
+    """
+    named: tuple[str, ...] = ()
+    if principal == "relay" and found.reader.port >= 0:
+        named = (found.reader.tokens_file, found.reader.tls_cert, found.reader.tls_key)
+    if principal == "deidentify" and found.spool.readers:
+        named = (found.spool.token_file, found.spool.tls_ca)
+    for path in (Path(name).absolute() for name in named if name):
+        whole = path.parent != found.home / "secrets" and not found.home.is_relative_to(path.parent)
+        yield path.parent if whole else path
 
 
 def _version() -> int:

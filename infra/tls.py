@@ -16,6 +16,8 @@ def in_use(found: Settings) -> dict[str, Path]:
         for zone, at in (("trusted", found.trusted), ("clean", found.clean))
         for kind, path in (("ca", at.tls_ca), ("cert", at.tls_cert))
     }
+    named["reader_cert"] = found.reader.tls_cert
+    named["reader_ca"] = found.spool.tls_ca
     if found.stack.tls:
         named["stack"] = str(found.home / "secrets" / "tls" / "server.pem")
     return {name: Path(path) for name, path in named.items() if path}

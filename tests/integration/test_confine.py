@@ -54,7 +54,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def asked(home: Path, role: str, tries: list[tuple[str, str]], mode: str = "required") -> list[bool]:
+def asked(
+    home: Path, role: str, tries: list[tuple[str, str]], mode: str = "required", **given: str
+) -> list[bool]:
     """What a process of the role could do."""
     environ = {
         **os.environ,
@@ -62,6 +64,7 @@ def asked(home: Path, role: str, tries: list[tuple[str, str]], mode: str = "requ
         "PRODROME_HOME": str(home),
         "PRODROME_ROLE_CONFINE": mode,
         "PRODROME_CLEAN_KAFKA_PASSWORD_FILE": str(home / "secrets" / "score.kafka"),
+        **given,
     }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, role], input=json.dumps(tries), env=environ, capture_output=True,
@@ -124,3 +127,16 @@ def test_required_means_required(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="no Landlock"):
         confine([], "required")
     assert load({"PRODROME_HOME": "/nowhere"}).role.confine == "auto"
+
+
+def test_tokens_are_read_after_they_were_exchanged(home: Path, tmp_path: Path) -> None:
+    """Their folder is the relay's to read, whatever file lies there by then; the stack's secrets are not."""
+    tries = [("read", str(tmp_path / "later")), ("read", str(home / "secrets" / "master.key"))]
+    (tmp_path / "later").touch()
+    for tokens, could in (
+        (tmp_path / "tokens", [True, False]),
+        (home / "secrets" / "tokens", [False, False]),
+    ):
+        given = {"PRODROME_READER_PORT": "0", "PRODROME_READER_TOKENS_FILE": str(tokens)}
+        assert asked(home, "relay", tries, **given) == could
+        assert asked(home, "ledger", tries, **given) == [False, False]
