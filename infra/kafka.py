@@ -180,13 +180,14 @@ def wait_ready(connection: KafkaConnection, seconds: float) -> None:
         try:
             admin.list_topics(timeout=3)
             return
-        except KafkaException:
+        except KafkaException as error:
+            why = str(error)
             admin.poll(0)  # a login that is refused is told apart only here
             if any(each.code() == KafkaError._AUTHENTICATION for each in refused):
-                error = KafkaException(f"it refuses the login of {connection.username or 'nobody'}")
+                why = f"it refuses the login of {connection.username or 'nobody'}"
             if time.monotonic() > deadline:
                 raise SlowDown(
-                    f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {error}"
+                    f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {why}"
                 ) from None
 
 
