@@ -39,6 +39,8 @@ COMMANDS = {
     "deidentify": ("commands.roles:deidentify", "Role: over the boundary between the zones."),
     "catalog": ("commands.roles:catalog", "Role: index instances, assemble studies."),
     "ledger": ("commands.roles:ledger", "Role: what became of every intake."),
+    "exporter": ("commands.roles:exporter", "Role: what no single role can say, as metrics."),
+    "prometheus": ("commands.roles:prometheus", "Role: Prometheus over this machine's roles."),
     "score": ("commands.roles:score", "Role: resident models over studies."),
 }
 

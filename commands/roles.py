@@ -190,6 +190,28 @@ def ledger() -> None:
 
 
 @click.command()
+def exporter() -> None:
+    """Export what no single role can say: lags and their age, the balance, programs, disks, clocks."""
+    with told():
+        found = _start("exporter")
+        from commands.exporter import Exporter
+
+        watching = Exporter(found)
+        watching.look()
+        _ready("exporter")
+        watching.run(stop_event())
+
+
+@click.command()
+def prometheus() -> None:
+    """Run the installed Prometheus over this home's roles, with the alert rules; loopback, a week of history."""
+    with told():
+        from commands.prometheus import run
+
+        run(settings())
+
+
+@click.command()
 def score() -> None:
     """Keep the models loaded; score what their intake selects."""
     with told():

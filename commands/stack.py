@@ -6,6 +6,7 @@ each in a file of mode 600 under ``<home>/secrets``.
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -34,7 +35,10 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "catalog": ("catalog",),
     "ledger": ("ledger",),
     "score": ("score",),
+    "exporter": ("exporter",),
 }
+#: The part that runs where it is installed, as a role like the others.
+PROMETHEUS: Final = "prometheus"
 
 
 #: What the stack itself decides, for each zone.
@@ -132,16 +136,22 @@ def bring_up(say: object) -> Addresses:
     def role(name: str, addresses: Addresses) -> Role:
         return Role(
             name=name,
-            command=(sys.executable, "-m", "prodrome", *ROLES[name]),
+            command=(sys.executable, "-m", "prodrome", *ROLES.get(name, (name,))),
             env={
                 **role_environment(found, addresses, given, ROLES[name][0]),
                 ENV_FILE: "",  # that file says how operators log in
                 "PRODROME_ROLE_METRICS_PORT": str(addresses.metrics[name]),
             },
             metrics_port=addresses.metrics[name],
+            ready_path="/-/ready" if name == PROMETHEUS else "",
         )
 
-    return start(layout(found), tuple(ROLES), role, prepare, say)  # type: ignore[arg-type]
+    return start(layout(found), roles(), role, prepare, say)  # type: ignore[arg-type]
+
+
+def roles() -> tuple[str, ...]:
+    """Return what runs besides Kafka and Cassandra: the roles, and Prometheus where it is installed."""
+    return (*ROLES, *((PROMETHEUS,) if shutil.which(PROMETHEUS) else ()))
 
 
 def layout(found: Settings) -> Layout:

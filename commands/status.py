@@ -19,6 +19,7 @@ from rich.table import Table
 
 from commands.stack import layout
 from commands.wiring import opened, settings
+from infra.cassandra import Tables
 from infra.connections import kafka_of
 from infra.settings import Settings
 from infra.spool import SpoolReader
@@ -75,7 +76,7 @@ def gather(found: Settings) -> dict[str, Any]:
         "lags": ask("kafka", lambda: lags_by_group(found), {}),
         "balance": ask("ledger", lambda: intakes(found), {}),
         "refused": ask("receive", lambda: _refused(roles["receive"]), {}),
-        "predictions": ask("predictions", lambda: _predictions(found), {}),
+        "predictions": ask("predictions", lambda: predictions(found), {}),
         "deadletters": ask("deadletters", lambda: _deadletters(found), {}),
         "paused": ask("paused", lambda: _paused(found), []),
         "stages": ask("stages", lambda: _stages(roles), {}),
@@ -101,20 +102,22 @@ def _paused(found: Settings) -> list[str]:
     return paused(found)
 
 
-def intakes(found: Settings) -> dict[str, int]:
+def intakes(found: Settings, tables: Tables | None = None) -> dict[str, int]:
     """Return the balance of intakes, with what this machine's spool holds and has not relayed yet."""
     from consumers.ledger import balance
 
     folder = Path(found.spool.path)
     kept = SpoolReader(folder).instances() if folder.is_dir() else {}
-    with opened(found.trusted) as tables:
-        return balance(tables, kept)
+    with opened(found.trusted) as own:
+        return balance(tables or own, kept)
 
 
-def _predictions(found: Settings) -> dict[str, dict[str, int]]:
+def predictions(found: Settings, tables: Tables | None = None) -> dict[str, dict[str, int]]:
+    """Return how many closed revisions ended how, by model."""
     from consumers.predictions import balance
 
-    with opened(found.clean) as tables:
+    with opened(found.clean) as own:
+        tables = tables or own
         names = sorted({row.model for row in tables.run("SELECT DISTINCT bucket, model FROM model_runs")})
         return balance(tables, names)
 

@@ -123,6 +123,7 @@ class Assembler:
         kinds: list[LifecycleKind] = ["revised"]
         if "identity_conflict" in revised.flags:
             kinds.append("identity_conflict")
+            metrics.inc("prodrome_catalog_identity_conflicts_total")
         self._producer.send(
             [
                 encode(

@@ -270,17 +270,59 @@ def _group_lag(connection: KafkaConnection, group: str, topics: Sequence[str]) -
     # goes while a request for group offsets waits for a broker that is down [seen under kill -9 of Kafka].
     consumer = Consumer({**client_config(connection), "group.id": group, "log_level": 0})
     try:
-        known = consumer.list_topics(timeout=ADMIN_SECONDS).topics
-        parts = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
         result = dict.fromkeys(topics, 0)
-        for part in consumer.committed(parts, timeout=ADMIN_SECONDS) if parts else []:
-            start, end = consumer.get_watermark_offsets(part, timeout=ADMIN_SECONDS)
-            result[part.topic] += end - max(part.offset, start)
+        for topic, _, following, end in _uncommitted(consumer, topics):
+            result[topic] += end - following
         return result
     except KafkaException as error:
         raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
     finally:
         consumer.close()
+
+
+def oldest_waiting(connection: KafkaConnection, group: str, topics: Sequence[str]) -> dict[str, float]:
+    """Return when the oldest message that a group has not committed was written, by topic; reads one a partition.
+
+    Seconds since the epoch, as the message says. A topic of which nothing waits is not in it.
+
+    Raises
+    ------
+    SlowDown
+        The cluster does not answer.
+    """
+    options = {"group.id": group, "enable.auto.commit": False, "log_level": 0}
+    consumer = Consumer({**client_config(connection), **options})
+    try:
+        waiting = [
+            TopicPartition(topic, partition, following)
+            for topic, partition, following, end in _uncommitted(consumer, topics)
+            if following < end
+        ]
+        consumer.assign(waiting)
+        left, oldest = {(part.topic, part.partition) for part in waiting}, dict[str, float]()
+        deadline = time.monotonic() + ADMIN_SECONDS
+        while left and time.monotonic() < deadline:
+            message = consumer.poll(0.5)
+            if message is None or message.error():
+                continue
+            topic, written = message.topic(), message.timestamp()[1] / 1000
+            left.discard((topic, message.partition()))
+            oldest[topic] = min(oldest.get(topic, written), written)
+            consumer.incremental_unassign([TopicPartition(topic, message.partition())])
+        return oldest
+    except KafkaException as error:
+        raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
+    finally:
+        consumer.close()
+
+
+def _uncommitted(consumer: Consumer, topics: Sequence[str]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (topic, partition, next offset, end) of every partition, by what the consumer's group committed."""
+    known = consumer.list_topics(timeout=ADMIN_SECONDS).topics
+    parts = [TopicPartition(t, p) for t in topics if t in known for p in known[t].partitions]
+    for part in consumer.committed(parts, timeout=ADMIN_SECONDS) if parts else []:
+        start, end = consumer.get_watermark_offsets(part, timeout=ADMIN_SECONDS)
+        yield part.topic, part.partition, max(part.offset, start), end
 
 
 class Received(NamedTuple):

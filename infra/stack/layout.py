@@ -145,12 +145,15 @@ class Role:
         Settings, on top of the environment of `up`, whose own `PRODROME_*` variables are left out.
     metrics_port : int
         Where it serves `/metrics`.
+    ready_path : str
+        Answers 200 when it is ready; empty for a role of prodrome, which says so in its metrics.
     """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     metrics_port: int
+    ready_path: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +185,5 @@ class ProgramStatus:
     restarts: int
     rss_bytes: int
     cpu_seconds: float
+    read_bytes: int
+    written_bytes: int

@@ -209,6 +209,8 @@ def _start_roles(
 
 
 def _asks(role: Role) -> Callable[[], bool]:
+    if role.ready_path:
+        return lambda: ready.answers_ok(role.metrics_port, role.ready_path)
     return lambda: ready.role_answers(role.name, role.metrics_port)
 
 
@@ -231,6 +233,8 @@ def _status(row: dict[str, object], deaths: int, table: dict[int, processes.Proc
         restarts=deaths,
         rss_bytes=sum(member.rss_bytes for member in members),
         cpu_seconds=sum(member.cpu_seconds for member in members),
+        read_bytes=sum(member.read_bytes for member in members),
+        written_bytes=sum(member.written_bytes for member in members),
     )
 
 

@@ -28,6 +28,8 @@ class Process:
     cpu_seconds: float
     rss_bytes: int
     threads: int
+    read_bytes: int
+    written_bytes: int
 
     @property
     def alive(self) -> bool:
@@ -105,7 +107,18 @@ def _read(pid: int) -> Process | None:
         cpu_seconds=ticks / _TICK,
         rss_bytes=int(fields[21]) * _PAGE,
         threads=int(fields[17]),
+        **_transferred(pid),
     )
+
+
+def _transferred(pid: int) -> dict[str, int]:
+    """Bytes through read and write calls, files and sockets; zero for a process of another account."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return {"read_bytes": 0, "written_bytes": 0}
+    counts = dict(line.split(": ") for line in lines)
+    return {"read_bytes": int(counts["rchar"]), "written_bytes": int(counts["wchar"])}
 
 
 def _environment(pid: int) -> list[bytes]:

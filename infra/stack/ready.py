@@ -90,6 +90,15 @@ def role_answers(name: str, port: int) -> bool:
     return f'prodrome_role_ready{{role="{name}"}} 1.0' in lines
 
 
+def answers_ok(port: int, path: str) -> bool:
+    """True if a server that is not ours answers this path with 200."""
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=2) as answer:
+            return bool(answer.status == http.HTTPStatus.OK)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def _listens(port: int) -> bool:
     try:
         socket.create_connection((LOOPBACK, port), timeout=2).close()

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 from house import House, eventually, exams, stored, study_of, write_exam
 
+from commands.stack import roles
 from infra.demo import Exam, Pixels
 from schemas.topics import TOPICS
 
 pytestmark = pytest.mark.stack
 
-ROLES = {"receive", "relay", "deidentify", "deidentify-bulk", "catalog", "ledger", "score"}
+ROLES = set(roles())
 
 
 class Known(NamedTuple):
