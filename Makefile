@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay stage deidentify score
-PEERS := dcmtk dicom3tools
+PEERS := dcmtk dicom3tools prometheus
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench peers docs release lock clean python-3.11 java-17
 
@@ -34,14 +34,15 @@ check: setup ## Format, lint, types and import rules; changes nothing
 bench: setup java-17 ## Measure on this machine, beside the figures to reach
 	$(BIN)/prodrome bench
 
-peers: ## Install the DICOM peers that tests talk to (Debian, as root): dcmtk, dicom3tools
-	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null; then exit 0; \
+peers: ## Install what tests talk to (Debian, as root): dcmtk, dicom3tools, prometheus
+	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PEERS); \
 	else echo "DICOM peers are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
 
 docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m commands.docs
+	$(BIN)/python -m infra.monitoring.generate
 
 release: setup ## Freeze the contract of this version in schemas/releases, once a version
 	$(BIN)/python -m schemas.release

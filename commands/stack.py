@@ -138,7 +138,7 @@ def bring_up(say: object) -> Addresses:
             name=name,
             command=(sys.executable, "-m", "prodrome", *ROLES.get(name, (name,))),
             env={
-                **role_environment(found, addresses, given, ROLES[name][0]),
+                **role_environment(found, addresses, given, ROLES.get(name, (name,))[0]),
                 ENV_FILE: "",  # that file says how operators log in
                 "PRODROME_ROLE_METRICS_PORT": str(addresses.metrics[name]),
             },

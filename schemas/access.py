@@ -20,7 +20,9 @@ ADMIN: Final = "admin"
 OPERATOR: Final = "operator"
 #: Services that read the results.
 SUBSCRIBERS: Final = "subscribers"
-ROLES: Final = ("receive", "relay", "deidentify", "catalog", "ledger", "score")
+#: Looks at everything that has a number, and changes nothing.
+EXPORTER: Final = "exporter"
+ROLES: Final = ("receive", "relay", "deidentify", "catalog", "ledger", "score", EXPORTER)
 PRINCIPALS: Final = (ADMIN, *ROLES, OPERATOR, SUBSCRIBERS)
 #: Named by the topics already; nothing of them runs yet, so nobody gets their rights.
 PLANNED: Final = ("bridge", "lister", "report")
@@ -56,8 +58,8 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("accession_studies", "trusted", ("deidentify",), ()),
     Table("quarantine", "trusted", ("deidentify",), ()),
     Table("quarantine_days", "trusted", ("deidentify",), ()),
-    Table("ledger_segments", "trusted", ("ledger",), ("ledger", "relay")),
-    Table("ledger_spools", "trusted", ("ledger",), ("ledger",)),
+    Table("ledger_segments", "trusted", ("ledger",), ("ledger", "relay", EXPORTER)),
+    Table("ledger_spools", "trusted", ("ledger",), ("ledger", EXPORTER)),
     Table("stage_control", "trusted", (), ("relay", "deidentify", "ledger")),
     Table("releases", "trusted", (), ()),
     Table("letters_done", "trusted", (), ()),
@@ -71,12 +73,12 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("instances_by_uid", "clean", ("catalog",), ()),
     Table("predictions", "clean", ("score",), ("score",)),
     Table("prediction_head", "clean", ("score",), ("score",)),
-    Table("model_runs", "clean", ("score",), ("score",)),
+    Table("model_runs", "clean", ("score",), ("score", EXPORTER)),
     Table("waiting_runs", "clean", ("score",), ("score",)),
 )
 
 STORES: Final[tuple[Store, ...]] = (
-    Store("spool", "trusted", ("receive", "relay"), ("receive", "relay", "deidentify")),
+    Store("spool", "trusted", ("receive", "relay"), ("receive", "relay", "deidentify", EXPORTER)),
     Store("quarantine", "trusted", ("deidentify",), ("deidentify",)),
     Store("keys", "trusted", (), ("deidentify",)),
     Store("clean", "clean", ("deidentify", "catalog"), ("deidentify", "catalog", "score")),
@@ -91,16 +93,17 @@ def user(principal: str) -> str:
 def topic_rights(principal: str, topic: Topic) -> frozenset[Right]:
     """Return what a principal may do with a topic.
 
-    Operators read all of them, and write where a role reads: that is where dead letters are replayed to.
+    Operators read all of them, and write where a role reads: that is where dead letters are replayed to. The
+    exporter reads what roles read, for the age of what waits there.
     """
     if principal == ADMIN:
         return frozenset(("read", "write"))
     if principal == SUBSCRIBERS and topic.zone != "clean":
         return frozenset()  # who takes reports, with identifiers, gets a login of its own when there are any
-    operator = principal == OPERATOR
+    operator, worked_on = principal == OPERATOR, bool({*topic.readers} & {*ROLES})
     return _rights(
-        reads=principal in topic.readers or operator,
-        writes=principal in topic.writers or (operator and bool({*topic.readers} & {*ROLES})),
+        reads=principal in topic.readers or operator or (principal == EXPORTER and worked_on),
+        writes=principal in topic.writers or (operator and worked_on),
     )
 
 
@@ -127,7 +130,7 @@ def group_prefixes(principal: str) -> tuple[str, ...]:
 
 def seen_group_prefixes(principal: str) -> tuple[str, ...]:
     """Return how the names of the groups begin whose offsets a principal may look at."""
-    return ("prodrome-",) if principal == OPERATOR else ()
+    return ("prodrome-",) if principal in (OPERATOR, EXPORTER) else ()
 
 
 def reads_topics(principal: str) -> bool:

@@ -99,7 +99,7 @@ RECORDED: Final = {
     # bytes an hour that the spool has grown by in the last half hour; one that does not grow is never full
     "prodrome:spool_hours_to_full": (
         "(max(prodrome_spool_limit_bytes) - max(prodrome_spool_used_bytes)) / 3600"
-        " / clamp_min(deriv(max(prodrome_spool_used_bytes)[30m:15s]), 1)"
+        " / clamp_min(deriv(max(prodrome_spool_used_bytes)[30m:30s]), 1)"
     ),
     "prodrome:instances:rate5m": 'sum(rate(prodrome_stage_instances_total{stage="deidentify"}[5m]))',
     # every instance costs each program so many CPU seconds

@@ -151,9 +151,15 @@ class House:
         here = self.settings.receive
         return Destination(host=here.host, port=here.port, called=called, calling=calling)
 
-    def send(self, paths: Iterable[Path], called: str = "PRODROME", associations: int = 1) -> list[Result]:
+    def send(
+        self,
+        paths: Iterable[Path],
+        called: str = "PRODROME",
+        associations: int = 1,
+        calling: str = CALLING,
+    ) -> list[Result]:
         """Send files byte for byte; returns every file's result."""
-        return list(send(list(paths), self.destination(called), associations=associations))
+        return list(send(list(paths), self.destination(called, calling), associations=associations))
 
     # what came of it
 

@@ -1,5 +1,6 @@
 """What an operator sees: a real Prometheus over the running system answers every query of rules and panels."""
 
+import copy
 import json
 import math
 import re
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House, eventually, exams, study_of, write_exam
+from house import House, eventually, exams, stored, study_of, write, write_exam
 
-from infra.demo import Pixels
+from infra.connections import kafka_of
+from infra.demo import Exam, Pixels
+from infra.kafka import Producer
 from infra.monitoring.alerts import ALERTS, RECORDED
 from infra.monitoring.dashboards import DASHBOARDS
 from infra.monitoring.scrape import RULES
+from schemas.codec import Message
+from schemas.topics import BY_NAME
 
 pytestmark = [
     pytest.mark.stack,
@@ -26,22 +31,34 @@ pytestmark = [
 
 QUERIES = sorted(
     {alert.measure for alert in ALERTS}
-    | {query for query in RECORDED.values()}
+    | set(RECORDED.values())
     | {query.expression for _, panels in DASHBOARDS.values() for panel in panels for query in panel.queries}
 )
 #: A label that nobody bounded would sooner or later hold one of these.
 UID = re.compile(r"\d+(\.\d+){5,}")
 
 
+def trouble(house: House, exam: Exam, folder: Path) -> None:
+    """Make an instance that is quarantined, one that is refused, and a message that is a dead letter."""
+    dataset = copy.deepcopy(exam.datasets["L-CC"])
+    dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.7"
+    dataset.BurnedInAnnotation = "YES"
+    assert stored(house.send([write(dataset, folder / "burned.dcm")]))
+    assert not stored(house.send([folder / "burned.dcm"], calling="STRANGER"))
+    kind = [("ce_type", BY_NAME["instance.settled.v1"].types[0].encode())]
+    Producer(kafka_of(house.settings.trusted)).send([Message("instance.settled.v1", b"a key", b"{", kind)])
+
+
 @pytest.fixture(scope="module")
 def ask(
     house: House, images: Mapping[str, Pixels], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], list[Any]]]:
-    """Ask the stack's Prometheus, after an exam was sent, scored and scraped."""
+    """Ask the stack's Prometheus, after an exam was scored and one of each kind of trouble was made."""
     (exam,) = exams(images, "seeing")
     folder = tmp_path_factory.mktemp("seeing")
     write_exam(exam, folder)
     assert house.prodrome("send", folder).returncode == 0
+    trouble(house, exam, tmp_path_factory.mktemp("trouble"))
     study = house.keys().pseudonymous_uid(study_of(exam))
     eventually(lambda: house.predictions_of(study), "prediction")
     address = house.json("status", "--json")["addresses"]["metrics"]["prometheus"].removesuffix("/metrics")
@@ -53,7 +70,7 @@ def ask(
             return found
 
     eventually(lambda: query("prodrome:cpu_seconds_per_instance:rate5m"), "second scrape of everything")
-    yield query
+    return query
 
 
 @pytest.mark.parametrize("expression", QUERIES)
