@@ -89,7 +89,7 @@ class Predictions:
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""
         self._tables.run_all(
-            (_RUN, (_bucket(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
+            (_RUN, (bucket_of(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
         )
 
     def _say(self, key: StudyKey, prediction: Prediction, seconds: float) -> None:
@@ -123,12 +123,13 @@ def run_outcome(tables: Tables, key: StudyKey, model_id: str, revision: int) -> 
     """Return how a model ended for a revision; None where it has not run."""
     rows = tables.run(
         "SELECT outcome FROM model_runs WHERE bucket = ? AND model = ? AND project = ? AND study = ? AND revision = ?",
-        (_bucket(key), model_id, *key, revision),
+        (bucket_of(key), model_id, *key, revision),
     )
     return rows[0].outcome if rows else None
 
 
-def _bucket(key: StudyKey) -> int:
+def bucket_of(key: StudyKey) -> int:
+    """Return the bucket in which the runs of a study are counted."""
     return int.from_bytes(hashlib.sha256(study_key(*key)).digest()[:2], "big") % BUCKETS
 
 

@@ -76,6 +76,15 @@ class Vault:
         )
         return [row.study for row in rows]
 
+    def forgotten_accession(self, project: str, accession: str, study: str) -> Statement:
+        """Return the statement that removes a study from its accession number."""
+        key = self._accession_key(project, accession)
+        return "DELETE FROM accession_studies WHERE project = ? AND accession_key = ? AND study = ?", (
+            project,
+            key,
+            study,
+        )
+
     def _instance_row(self, project: str, study: str, crossing: Crossing) -> Statement:
         kept = {name: getattr(crossing.vault, name) for name in _INSTANCE_FIELDS}
         kept |= {"content_id": crossing.content_id, "pixel_id": crossing.pixel_id, "source": crossing.source}

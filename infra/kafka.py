@@ -16,7 +16,13 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as _Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from infra.connections import KafkaConnection
@@ -243,6 +249,25 @@ def _lengthen(admin: AdminClient, topics: Iterable[Topic]) -> None:
 
 def _most(topic: Topic) -> int:
     return LETTER_BYTES if topic.name.startswith("deadletter") else MESSAGE_BYTES
+
+
+def retentions(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, float]:
+    """Return how long the cluster keeps messages of each topic, seconds; -1 for ever.
+
+    Raises
+    ------
+    SlowDown
+        The cluster does not answer.
+    """
+    admin = AdminClient({**client_config(connection), "log_level": 0})
+    asked = admin.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=ADMIN_SECONDS
+    )
+    try:
+        kept = {one.name: int(future.result()["retention.ms"].value) for one, future in asked.items()}
+    except KafkaException as error:
+        raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
+    return {topic: ms / 1000 if ms >= 0 else -1.0 for topic, ms in kept.items()}
 
 
 def lags(connection: KafkaConnection, groups: Mapping[str, Sequence[str]]) -> list[Lag]:

@@ -24,6 +24,8 @@ LifecycleKind = Literal[
     "incomplete",
     "out_of_domain",
     "failed",
+    "retracted",
+    "resolved",
 ]
 
 T = TypeVar("T")
