@@ -30,6 +30,7 @@ COMMANDS = {
     "drain": ("commands.control:drain", "Take nothing new and wait until all is settled."),
     "backup": ("commands.backup:backup", "Trusted: master key and vault into one sealed file."),
     "restore": ("commands.backup:restore", "Trusted: put a backup back."),
+    "resolve": ("commands.resolve:resolve", "Trusted: decide which version of an instance is right."),
     "forget": ("commands.forget:forget", "Trusted: remove everything that is kept of a patient."),
     "audit": ("commands.audit:audit", "Trusted: who did what, and whether the trail is whole."),
     "reconcile": ("commands.reconcile:reconcile", "Check ledger against catalog."),

@@ -146,9 +146,8 @@ class Forgetting:
         self._clean.run_all(self._clean_rows(each.study))
         # They lead to objects and instances: after a kill they still do.
         for table in _LEADING:
-            self._clean.run(
-                f"DELETE FROM {table} WHERE project = ? AND study = ?", (self._project, each.study)
-            )
+            query = f"DELETE FROM {table} WHERE project = ? AND study = ?"  # noqa: S608
+            self._clean.run(query, (self._project, each.study))
         key = StudyKey(self._project, each.study)
         gone = Lifecycle(project=self._project, study_instance_uid=each.study, kind="retracted")
         producer.send(

@@ -31,9 +31,7 @@ NAME: Final = "catalog"
 CLOSE_AT_ONCE: Final = 20
 
 _OPEN: Final = "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)"
-_KNOWN: Final = (
-    "SELECT sop, content_key, pixel_key FROM study_instances WHERE project = ? AND study = ? AND sop IN ?"
-)
+_KNOWN: Final = "SELECT sop, content_key, pixel_key, version, conflict FROM study_instances WHERE project = ? AND study = ? AND sop IN ?"
 _CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ?"
 
 
@@ -117,8 +115,11 @@ class Catalog:
 
     def _is_indexed(self, key: StudyKey, event: Any) -> bool:
         sops = [i.sop_instance_uid for i in event.instances]
-        known = {(r.sop, r.content_key, r.pixel_key) for r in self._tables.run(_KNOWN, (*key, sops))}
-        return all((i.sop_instance_uid, i.content_key, i.pixel_key) in known for i in event.instances)
+        known = {tuple(row) for row in self._tables.run(_KNOWN, (*key, sops))}
+        return all(
+            (i.sop_instance_uid, i.content_key, i.pixel_key, i.version, i.conflict) in known
+            for i in event.instances
+        )
 
     def _write(self, records: Sequence[Record]) -> None:
         by_study: dict[StudyKey, list[InstanceDeidentified]] = defaultdict(list)

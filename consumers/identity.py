@@ -44,9 +44,11 @@ def decide(arrived: Arrived, known: Sequence[Version]) -> Version:
     if not known:
         return Version(*arrived, "clean", 0)
     effective = max((v for v in known if v.outcome != "conflict"), key=lambda v: v.version)
+    # Not their count: an operator's decision takes a number too (`prodrome resolve`).
+    number = 1 + max(v.version for v in known)
     if effective.pixel_id == arrived.pixel_id:
-        return Version(*arrived, "corrected", len(known))
-    return Version(*arrived, "conflict", len(known))
+        return Version(*arrived, "corrected", number)
+    return Version(*arrived, "conflict", number)
 
 
 def _same(arrived: Arrived, version: Version) -> bool:
