@@ -97,8 +97,9 @@ def resolve(uid: str, project: str, content: str | None, yes: bool, as_json: boo
                 return
             chosen = _chosen(versions, content)
             confirm(f"Make {chosen.content_id[:16]} of intake {chosen.intake} the right one?", yes=yes)
-            objects = {"project": project, "study": place.study, "sop": place.sop, "intake": chosen.intake}
-            with audited(found, "resolve", tables=trusted, **objects):
+            with audited(
+                found, "resolve", tables=trusted, study=place.study, sop=place.sop, intake=chosen.intake
+            ):
                 messages = decision(place, versions, chosen)
                 trusted.run_all(_identities(place, versions, chosen))
                 Producer(kafka_of(found.clean)).send(messages)
