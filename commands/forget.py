@@ -11,6 +11,7 @@ one: nothing remembers that the patient was forgotten, for that would be remembe
 
 import datetime
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,12 @@ TOLD: Final = (
 )  # fmt: skip
 _PARTITIONED: Final = ("open_studies", "waiting_runs")
 _BY_STUDY: Final = ("study_head", "predictions", "prediction_head")
-_LEADING: Final = ("study_revisions", "study_instances")
+_LEADING: Final = ("study_revisions",)
+#: In one: the ledger and the index add up whenever it is cut.
+_GONE: Final = (
+    "BEGIN BATCH INSERT INTO removed_versions (one, at, count) VALUES ('all', now(), ?);"
+    " DELETE FROM study_instances WHERE project = ? AND study = ?; APPLY BATCH"
+)
 
 
 class Found(NamedTuple):
@@ -134,7 +140,8 @@ class Forgetting:
             yield Found(row.study, kept["study_instance_uid"] if kept else None)
 
     def _forget_study(self, each: Found, producer: Producer) -> None:
-        kept = self._vault.study(self._project, each.study)
+        key = StudyKey(self._project, each.study)
+        kept = self._vault.study(*key)
         intakes = tuple(self._intakes(each))
         if intakes:
             wanted = Wanted(project=self._project, intakes=intakes)
@@ -145,13 +152,15 @@ class Forgetting:
             self._removed["objects"] += 1
         self._clean.run_all(self._clean_rows(each.study))
         # They lead to objects and instances: after a kill they still do.
+        count = len(self._clean.run("SELECT sop FROM study_instances WHERE project = ? AND study = ?", key))
+        if count:
+            self._clean.run(_GONE, (count, *key))
         for table in _LEADING:
             query = f"DELETE FROM {table} WHERE project = ? AND study = ?"  # noqa: S608
-            self._clean.run(query, (self._project, each.study))
-        key = StudyKey(self._project, each.study)
+            self._clean.run(query, key)
         gone = Lifecycle(project=self._project, study_instance_uid=each.study, kind="retracted")
         producer.send(
-            [encode("lifecycle.v1", study_key(*key), gone, identity=(*key, "retracted"), source="forget", subject=each.study)]
+            [encode("lifecycle.v1", study_key(*key), gone, identity=(*key, "retracted", uuid.uuid4().hex), source="forget", subject=each.study)]
         )  # fmt: skip
         # The vault's row is what leads from the pseudonym to the originals: it goes when they have gone.
         self._trusted.run_all(self._trusted_rows(each))

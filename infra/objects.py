@@ -7,6 +7,7 @@ the spool, see docs/decisions).
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -112,6 +113,22 @@ class Store:
             obstore.delete(self._store, self._key(pointer))
         except FileNotFoundError:
             return
+
+    def holds(self, pointer: Pointer) -> bool:
+        """Whether there is an object of at least the pointer's length; raises `SlowDown` while the store is away."""
+        try:
+            size: int = obstore.head(self._store, self._key(pointer))["size"]
+        except FileNotFoundError:
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise SlowDown(f"the {self.scheme} store refused a look: {type(error).__name__}") from None
+        return size >= pointer.offset + pointer.length
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        """Yield key and time of writing of each object, a page in memory at a time."""
+        for page in obstore.list(self._store, prefix=prefix or None):
+            for item in page:
+                yield item["path"], item["last_modified"].timestamp()
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys below a prefix; for tests and repairs, not for a hot path."""

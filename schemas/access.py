@@ -66,6 +66,7 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("audit_heads", "trusted", (), ()),
     Table("stage_control", "clean", (), ("catalog", "score")),
     Table("study_instances", "clean", ("catalog",), ("catalog",)),
+    Table("removed_versions", "clean", (), ()),
     Table("study_head", "clean", ("catalog",), ("catalog",)),
     Table("study_revisions", "clean", ("catalog",), ()),
     Table("open_studies", "clean", ("catalog",), ("catalog",)),
