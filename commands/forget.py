@@ -159,9 +159,12 @@ class Forgetting:
             query = f"DELETE FROM {table} WHERE project = ? AND study = ?"  # noqa: S608
             self._clean.run(query, key)
         gone = Lifecycle(project=self._project, study_instance_uid=each.study, kind="retracted")
-        producer.send(
-            [encode("lifecycle.v1", study_key(*key), gone, identity=(*key, "retracted", uuid.uuid4().hex), source="forget", subject=each.study)]
-        )  # fmt: skip
+        # Named anew each time: a subscriber that has dropped the study once may have got a late image since.
+        identity = (*key, "retracted", uuid.uuid4().hex)
+        word = encode(
+            "lifecycle.v1", study_key(*key), gone, identity=identity, source="operator", subject=each.study
+        )
+        producer.send([word])
         # The vault's row is what leads from the pseudonym to the originals: it goes when they have gone.
         self._trusted.run_all(self._trusted_rows(each))
         if kept and kept.get("accession_number"):
