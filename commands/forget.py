@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from commands.auditing import audited, confirm
+from commands.auditing import audited
 from commands.releases import Wanted, purge, waiting
 from commands.wiring import clean_store, settings, tables_of, told
 from consumers.deid.keys import ProjectKeys
@@ -50,7 +50,7 @@ _BY_STUDY: Final = ("study_head", "predictions", "prediction_head")
 _LEADING: Final = ("study_revisions",)
 #: In one: the ledger and the index add up whenever it is cut.
 _GONE: Final = (
-    "BEGIN BATCH INSERT INTO removed_versions (one, at, count) VALUES ('all', now(), ?);"
+    "BEGIN BATCH INSERT INTO removed_versions (one, id, count) VALUES ('all', ?, ?);"
     " DELETE FROM study_instances WHERE project = ? AND study = ?; APPLY BATCH"
 )
 
@@ -79,7 +79,6 @@ def forget(patient_id: str, issuer: str, project: str, yes: bool, as_json: bool)
         forgetting = Forgetting(found, project, patient_id, issuer)
         try:
             if yes:
-                confirm("Remove all of it for good?", yes=yes)
                 with audited(
                     found, "forget", begins=True, project=project, patient=forgetting.patient
                 ) as entry:
@@ -154,7 +153,7 @@ class Forgetting:
         # They lead to objects and instances: after a kill they still do.
         count = len(self._clean.run("SELECT sop FROM study_instances WHERE project = ? AND study = ?", key))
         if count:
-            self._clean.run(_GONE, (count, *key))
+            self._clean.run(_GONE, (uuid.uuid4().hex, count, *key))
         for table in _LEADING:
             query = f"DELETE FROM {table} WHERE project = ? AND study = ?"  # noqa: S608
             self._clean.run(query, key)
@@ -195,7 +194,10 @@ class Forgetting:
     def _clean_rows(self, study: str) -> Iterator[Statement]:
         key = (self._project, study)
         for row in self._clean.run("SELECT sop FROM study_instances WHERE project = ? AND study = ?", key):
-            yield "DELETE FROM instances_by_uid WHERE project = ? AND sop = ?", (self._project, row.sop)
+            yield (
+                "DELETE FROM instances_by_uid WHERE project = ? AND sop = ? AND study = ?",
+                (self._project, row.sop, study),
+            )
             self._removed["index rows"] += 1
         models = {row.model for row in self._clean.run("SELECT DISTINCT bucket, model FROM model_runs")}
         for model in models:
