@@ -57,7 +57,9 @@ def backup(file: Path, passphrase_file: Path, keys_only: bool) -> None:
 @_PASSPHRASE
 @click.option("--keys-only", is_flag=True, help="Put the key back and leave Cassandra alone.")
 @click.option("--dry-run", is_flag=True, help="Check the whole file and say what is in it.")
-@click.option("--force", is_flag=True, help="Replace another master key that is here.")
+@click.option(
+    "--force", is_flag=True, help="Replace another master key, or write over a vault that holds rows."
+)
 def restore(file: Path, passphrase_file: Path, keys_only: bool, dry_run: bool, force: bool) -> None:
     """Put back what `prodrome backup` wrote: first --keys-only, then `prodrome up`, then the rows.
 
@@ -77,6 +79,11 @@ def restore(file: Path, passphrase_file: Path, keys_only: bool, dry_run: bool, f
             opened(found.trusted) as tables,
         ):
             key_goes_back(found, file, passphrase, force=force)
+            if not keys_only and not force and tables.run("SELECT project FROM vault_studies LIMIT 1"):
+                raise SettingsError(
+                    "the vault holds rows: those of the backup would undo what was decided and forgotten since."
+                    " --force writes them over it"
+                )
             rows = 0 if keys_only else put_back(tables, file, passphrase, sum(counts.values()))
             entry["rows"] = rows
     click.echo(f"{file}: the key, {rows} rows")

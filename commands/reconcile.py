@@ -9,6 +9,7 @@ that what is whole stays as it is. Where the raw bytes are gone the identity is 
 image, sent again, is taken. Rows are read a page at a time; what must be looked up lies in a temporary file.
 """
 
+import hashlib
 import json
 import sqlite3
 import sys
@@ -33,19 +34,23 @@ from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer
 from infra.settings import Settings, master_key
-from infra.spool import Kind, Record, SpoolReader
+from infra.spool import Kind, SpoolReader
 from producers.outbox import messages
 from schemas.events import Intake, Pointer
 
 #: An object is written before its row: one without a row is looked at only when it is older.
 GRACE_SECONDS: Final = 3600.0
-_REMOVED: Final = "INSERT INTO removed_versions (one, at, count) VALUES ('all', now(), ?)"
+#: In one, and named by the intake: the ledger and the index add up wherever it is cut, and however often it runs.
+_REMOVED: Final = (
+    "BEGIN BATCH INSERT INTO removed_versions (one, id, count) VALUES ('all', ?, 1);"
+    " DELETE FROM study_instances WHERE project = ? AND study = ? AND sop = ? AND content_key = ? AND pixel_key = ?;"
+    " APPLY BATCH"
+)
 _VERSIONS: Final = "SELECT project, study, sop, content_key, pixel_key, conflict, object FROM study_instances"
 _IDENTITIES: Final = (
     "SELECT project, study_uid, sop_uid, content_id, pixel_id, intake, outcome FROM identities"
 )
 _FORGET_IDENTITY: Final = "DELETE FROM identities WHERE project = ? AND study_uid = ? AND sop_uid = ? AND content_id = ? AND pixel_id = ?"
-_FORGET_VERSION: Final = "DELETE FROM study_instances WHERE project = ? AND study = ? AND sop = ? AND content_key = ? AND pixel_key = ?"
 
 
 @click.command()
@@ -118,18 +123,36 @@ class Reconciling:
         done: Counter[str] = Counter()
         producer = Producer(kafka_of(self._found.trusted))
         for intake, _, identity in self._lookup.execute("SELECT intake, what, identity FROM broken"):
-            record = self._record(Intake.parse(intake))
-            if record is not None:
-                reader = SpoolReader(Path(self._found.spool.path))
-                producer.send(messages(reader.id, [record], self._found.relay.large_bytes))
-                done["sent through once more"] += 1
-            else:
-                self._expect_again(json.loads(identity))
-                done["to be sent again: its raw bytes are gone"] += 1
+            done[self._mend(Intake.parse(intake), json.loads(identity), producer)] += 1
         for (key,) in self._lookup.execute("SELECT key FROM orphans"):
+            # It may be the only copy of a version whose row is lost: those first.
+            if self.wrong["identity without its version"]:
+                done["object without a row left: versions are missing"] += 1
+                continue
             self._store.delete(Pointer(uri=f"clean://{key}", offset=0, length=0))
-            done["objects without a row removed"] += 1
+            done["object without a row removed"] += 1
+        for what in ("quarantined without its bytes", "revision that is not published"):
+            if self.wrong[what]:
+                done[f"{what}: not mended here"] = self.wrong[what]
         return done
+
+    def _mend(self, intake: Intake, note: dict[str, Any], producer: Producer) -> str:
+        """Send an intake through once more, or let the image be sent again; return what was done."""
+        folder = Path(self._found.spool.path)
+        reader = SpoolReader(folder) if folder.is_dir() else None
+        if reader is None or reader.id != intake.spool:
+            return "not mended here: its spool is elsewhere, or it is a release"
+        if intake.segment in reader.segments():
+            wanted = (r for r in reader.records(intake.segment) if r.number == intake.record)
+            record = next(r for r in wanted if r.kind == Kind.INSTANCE)
+            producer.send(messages(reader.id, [record], self._found.relay.large_bytes))
+            return "sent through once more"
+        project, study_uid, sop_uid, content, pixels = note["identity"]
+        name = hashlib.sha256(f"{intake} {note['version']}".encode()).hexdigest()
+        self._clean.run(_REMOVED, (name, *note["version"]))
+        values = (project, study_uid, sop_uid, bytes.fromhex(content), bytes.fromhex(pixels))
+        self._trusted.run(_FORGET_IDENTITY, values)
+        return "to be sent again: its raw bytes are gone"
 
     def _look_at_versions(self, progress: Progress, task: TaskID) -> int:
         count = 0
@@ -192,29 +215,6 @@ class Reconciling:
         for row in self._clean.stream("SELECT published FROM study_head"):
             if not row.published:
                 self.wrong["revision that is not published"] += 1
-
-    def _record(self, intake: Intake) -> Record | None:
-        folder = Path(self._found.spool.path)
-        if not folder.is_dir():
-            return None
-        reader = SpoolReader(folder)
-        if reader.id != intake.spool or intake.segment not in reader.segments():
-            return None
-        return next(
-            (
-                r
-                for r in reader.records(intake.segment)
-                if r.number == intake.record and r.kind == Kind.INSTANCE
-            ),
-            None,
-        )
-
-    def _expect_again(self, note: dict[str, Any]) -> None:
-        """Let the same image, sent again, be taken: it is no duplicate of what is lost."""
-        project, study_uid, sop_uid, content, pixels = note["identity"]
-        self._clean.run_all([(_FORGET_VERSION, tuple(note["version"])), (_REMOVED, (1,))])
-        values = (project, study_uid, sop_uid, bytes.fromhex(content), bytes.fromhex(pixels))
-        self._trusted.run(_FORGET_IDENTITY, values)
 
 
 def _text(report: dict[str, Any]) -> str:

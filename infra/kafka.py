@@ -252,7 +252,9 @@ def _most(topic: Topic) -> int:
 
 
 def retentions(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, float]:
-    """Return how long the cluster keeps messages of each topic, seconds; -1 for ever.
+    """Return how long a message of each topic may last, seconds; -1 for ever.
+
+    Kafka removes whole segments of its log, so that is the retention and the age at which a segment is closed.
 
     Raises
     ------
@@ -264,10 +266,14 @@ def retentions(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, 
         [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=ADMIN_SECONDS
     )
     try:
-        kept = {one.name: int(future.result()["retention.ms"].value) for one, future in asked.items()}
+        told = {resource.name: future.result() for resource, future in asked.items()}
     except KafkaException as error:
         raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
-    return {topic: ms / 1000 if ms >= 0 else -1.0 for topic, ms in kept.items()}
+    found = {}
+    for topic, said in told.items():
+        kept, closed = int(said["retention.ms"].value), int(said["segment.ms"].value)
+        found[topic] = (kept + closed) / 1000 if kept >= 0 else -1.0
+    return found
 
 
 def lags(connection: KafkaConnection, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
