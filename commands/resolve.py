@@ -50,12 +50,16 @@ class Alternative(NamedTuple):
     version: int
     row: Any
 
+    @property
+    def name(self) -> str:
+        """What a person says to mean this version: the beginnings of both digests."""
+        return f"{self.content_id[:12]}-{self.pixel_id[:12]}"
+
     def shown(self) -> dict[str, Any]:
         """What helps to decide."""
         facts = json.loads(self.row.facts)
         return {
-            "content": self.content_id[:16],
-            "pixels": self.pixel_id[:16],
+            "content": self.name,
             "intake": self.intake,
             "outcome": self.outcome,
             "version": self.version,
@@ -96,7 +100,7 @@ def resolve(uid: str, project: str, content: str | None, yes: bool, as_json: boo
                 _show(versions, as_json=as_json)
                 return
             chosen = _chosen(versions, content)
-            confirm(f"Make {chosen.content_id[:16]} of intake {chosen.intake} the right one?", yes=yes)
+            confirm(f"Make {chosen.name} of intake {chosen.intake} the right one?", yes=yes)
             with audited(
                 found, "resolve", tables=trusted, study=place.study, sop=place.sop, intake=chosen.intake
             ):
@@ -200,7 +204,7 @@ def _place(
 
 
 def _chosen(versions: Sequence[Alternative], content: str) -> Alternative:
-    meant = [version for version in versions if version.content_id.startswith(content.lower())]
+    meant = [version for version in versions if version.name.startswith(content.lower())]
     if len(meant) != 1:
         raise SettingsError(
             f"expected the beginning of one of {len(versions)} contents, came one that fits {len(meant)}:"

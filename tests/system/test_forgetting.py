@@ -8,6 +8,7 @@ import pytest
 from house import House, eventually, exams, stored, study_of, write_exam
 
 from infra.demo import Pixels
+from schemas.access import TABLES
 
 pytestmark = pytest.mark.stack
 
@@ -45,10 +46,7 @@ def kinds(house: House, study: str) -> set[str]:
 def kept_of(house: House, words: list[str]) -> list[str]:
     """The tables of both keyspaces in which a row holds one of the words."""
     found: set[str] = set()
-    for zone, tables in (("trusted", house.trusted), ("clean", house.clean)):
-        keyspace = getattr(house.settings, zone).keyspace
-        names = tables.run("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", (keyspace,))
-        for name in (row.table_name for row in names):
-            rows: Any = tables.stream(f"SELECT * FROM {name}")
-            found |= {name for row in rows if any(word in str(row) for word in words)}
+    for table in TABLES:
+        rows: Any = getattr(house, table.zone).stream(f"SELECT * FROM {table.name}")
+        found |= {table.name for row in rows if any(word in str(row) for word in words)}
     return sorted(found)
