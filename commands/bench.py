@@ -9,6 +9,7 @@ Figures are of the machine and the moment: compare ratios of the same run. No fi
 """
 
 import datetime
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,7 +45,8 @@ STEP_SECONDS: Final = 120.0
 #: As fast as one association goes.
 UNPACED: Final = 1e9
 
-console = Console()
+#: Tables are as wide as they need where nobody looks at a terminal.
+console = Console(width=None if sys.stdout.isatty() else 180)
 
 
 @click.command()
@@ -100,7 +102,7 @@ def bench(
             results.whole = [run_paced(found, plan(30.0 if quick else 60 * minutes, rate), _say)]
         results.predictions = quiet_to_prediction(found, f"exams-{time.time_ns()}", 1 if quick else EXAMS)
         with tempfile.TemporaryDirectory(prefix="prodrome-bench-") as temporary:
-            results.doors = measure_doors(Path(temporary), 400 if quick else 4000, associations, side)
+            results.doors = measure_doors(Path(temporary), 200 if quick else 4000, associations, side)
         results.header = measure_header(50 if quick else 500, side)
         if growth:
             results.sizes = list(grow(found, plan(1.0, UNPACED), growth, _say))

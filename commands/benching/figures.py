@@ -13,9 +13,9 @@ from commands.benching.gauges import Usage
 
 #: A sender that is this far behind its schedule did not keep the rate.
 BEHIND_SECONDS: Final = 2.0
-#: So many seconds of the rate may be on their way, and so much of the rate may pile up in the whole run.
+#: So many seconds of the rate may be on their way, and so many may have piled up over the later two thirds.
 LAG_SECONDS: Final = 10.0
-PILING_SHARE: Final = 0.01
+PILED_SECONDS: Final = 2.0
 #: Bounds of the histograms' bars, in milliseconds: each twice the one before.
 BOUNDS_MS: Final = tuple(2.0**n for n in range(15))
 
@@ -102,10 +102,13 @@ class WholeWay:
         return max((sample.in_flight for sample in self.samples), default=0) / self.rate
 
     @property
-    def piling(self) -> float:
-        """By how many instances a second those on their way grew, over the later two thirds."""
+    def piled_seconds(self) -> float:
+        """By how many seconds of the rate those on their way grew over the later two thirds."""
         later = self._later()
-        return slope([s.at for s in later], [float(s.in_flight) for s in later])
+        if not later:
+            return 0.0
+        grown = slope([s.at for s in later], [float(s.in_flight) for s in later])
+        return grown * (later[-1].at - later[0].at) / self.rate
 
     def memory_mb_an_hour(self, name: str) -> float:
         """By how many MB an hour a program's memory grew, over the later two thirds."""
@@ -119,8 +122,8 @@ class WholeWay:
             return f"not kept: the sender fell {self.behind_seconds:.0f} s behind"
         if self.lag_seconds > LAG_SECONDS:
             return f"lagging: {self.lag_seconds:.0f} s on their way"
-        if self.piling > PILING_SHARE * self.rate:
-            return f"piling up: {self.piling:.1f} more on their way each second"
+        if self.piled_seconds > PILED_SECONDS:
+            return f"piling up: {self.piled_seconds:.0f} s more on their way at the end"
         return "stable"
 
     def _later(self) -> tuple[Sample, ...]:
