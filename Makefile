@@ -32,7 +32,7 @@ check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/lint-imports
 
 bench: setup java-17 ## Measure on this machine, beside the figures to reach
-	$(BIN)/prodrome bench
+	$(BIN)/prodrome bench --quick
 
 peers: ## Install what tests talk to (Debian, as root): dcmtk, dicom3tools, prometheus
 	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null; then exit 0; \

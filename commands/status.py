@@ -135,7 +135,7 @@ def _deadletters(found: Settings) -> dict[str, dict[str, int]]:
 def _refused(port: int) -> dict[str, int]:
     return {
         labels["reason"]: int(value)
-        for labels, value in _samples(port, "prodrome_receive_refused_total")
+        for labels, value in metric_samples(port, "prodrome_receive_refused_total")
         if value
     }
 
@@ -144,14 +144,19 @@ def _stages(roles: dict[str, int]) -> dict[str, dict[str, float]]:
     """Batches and mean seconds a batch, by stage."""
     found: dict[str, dict[str, float]] = {}
     for port in roles.values():
-        counts = {labels["stage"]: value for labels, value in _samples(port, "prodrome_stage_seconds_count")}
-        sums = {labels["stage"]: value for labels, value in _samples(port, "prodrome_stage_seconds_sum")}
+        counts = {
+            labels["stage"]: value for labels, value in metric_samples(port, "prodrome_stage_seconds_count")
+        }
+        sums = {
+            labels["stage"]: value for labels, value in metric_samples(port, "prodrome_stage_seconds_sum")
+        }
         for stage, count in counts.items():
             found[stage] = {"batches": count, "mean_seconds": round(sums[stage] / count, 4) if count else 0.0}
     return found
 
 
-def _samples(port: int, name: str) -> list[tuple[dict[str, str], float]]:
+def metric_samples(port: int, name: str) -> list[tuple[dict[str, str], float]]:
+    """Return the samples of one metric of the role that serves its metrics on a port: labels and value."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
         text = answer.read().decode()
     return [

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumers.deid.engine import (
+    InstanceFacts,
     IntakeContext,
     Profile,
     ProjectKeys,
@@ -39,6 +40,9 @@ from schemas.sources import Source
 
 #: zlib's middle: level 6 costs twice the time for 3 % on DICOM JSON
 COMPRESSION: Final = 3
+#: Of an instance whose source was taken out of the settings since.
+_FACTS: Final = tuple(field.name for field in dataclasses.fields(InstanceFacts))
+_UNKNOWN: Final = Source(name="unknown")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +100,7 @@ class Boundary:
         """
         raw = self.read(project, instance)
         keys = self._keys(project)
-        source = self._sources.get(instance.source, Source(name="unknown"))
+        source = self._sources.get(instance.source, _UNKNOWN)
         common: dict[str, Any] = {
             "intake": instance.intake,
             "study_instance_uid": keys.pseudonymous_uid(study),
@@ -160,7 +164,7 @@ class Boundary:
             content_key=done.content_key,
             pixel_key=done.pixel_key,
             clean_object=self._clean.put(path + ".dcm", done.part10),
-            facts=dataclasses.asdict(done.facts),
+            facts={name: getattr(done.facts, name) for name in _FACTS},  # flat, so no deep copy
             metadata=metadata if small else None,
             metadata_object=None if small else self._clean.put(path + ".json.z.b64", metadata.encode()),
             vault=done.vault,

@@ -43,7 +43,7 @@ class Catalog:
     topics: Sequence[str] = ("instance.deidentified.v1",)
     group = "prodrome-catalog"
     batch = 64
-    pace = 0.05
+    pace = 0.1
 
     def __init__(
         self, settings: Settings, tables: Tables, store: Store, producer: Producer, clock: Clock

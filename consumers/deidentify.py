@@ -56,7 +56,7 @@ class Deidentify:
     """
 
     zone: Zone = "trusted"
-    pace = 0.05
+    pace = 0.1
 
     def __init__(
         self,

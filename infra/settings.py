@@ -99,7 +99,7 @@ class Relay:
 
     poll_seconds: float = _setting(0.01, "Pause between looks at the spool; part of the latency of an image")
     pace_seconds: float = _setting(
-        0.05, "Least time between publications: what comes meanwhile shares messages; the first never waits"
+        0.1, "Least time between publications: what comes meanwhile shares messages; the first never waits"
     )
     large_bytes: int = _setting(64 << 20, "Instances over this size take the bulk lane")
 

@@ -44,7 +44,7 @@ class Header:
             return ""
         # A sender may have written UN: the dictionary knows what kind of text it is.
         vr = dictionary_vr(tag) if element.vr == "UN" else element.vr
-        return text_of(element._replace(vr=vr), self.encodings).strip("\x00 ")
+        return text_of(element, self.encodings, vr).strip("\x00 ")
 
     def number(self, tag: int) -> int:
         """Return the first value of a short (as unsigned) or an integer string; 0 where it is absent."""

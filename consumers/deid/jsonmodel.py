@@ -41,9 +41,9 @@ def plain_text(value: Bytes) -> str:
     return bytes(value).decode("latin-1").rstrip("\x00 ")
 
 
-def text_of(element: Element, encodings: tuple[str, ...]) -> str:
-    """Return the value of a text element, decoded, without pad."""
-    if element.vr not in _DECODED:
+def text_of(element: Element, encodings: tuple[str, ...], vr: str = "") -> str:
+    """Return the value of a text element, decoded, without pad; `vr` where its own is not to be believed."""
+    if (vr or element.vr) not in _DECODED:
         return plain_text(element.value)
     raw = bytes(element.value).rstrip(b"\x00 ")
     return (
@@ -84,7 +84,7 @@ def _entry(
         return None
     if signed and vr == "US" and dictionary_vr(element.tag) == "US" and element.tag in _US_OR_SS:
         vr = "SS"
-    values = _values(element._replace(vr=vr), big=big, encodings=encodings)
+    values = _values(element, vr, big=big, encodings=encodings)
     if values is None:
         return None
     return {"vr": vr, "Value": values} if values else {"vr": vr}
@@ -96,10 +96,9 @@ _US_OR_SS: Final = frozenset(
 )
 
 
-def _values(element: Element, *, big: bool, encodings: tuple[str, ...]) -> list[Any] | None:
-    vr = element.vr
+def _values(element: Element, vr: str, *, big: bool, encodings: tuple[str, ...]) -> list[Any] | None:
     if vr in TEXT_VRS:
-        text = text_of(element, encodings)
+        text = text_of(element, encodings, vr)
         if not text:
             return []
         parts = [text] if vr in _SINGLE else [part.strip(" ") for part in text.split("\\")]

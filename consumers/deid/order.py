@@ -19,6 +19,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 OFFSET_BITS: Final = 20  # 2^20 s are twelve days; days before and after the study date are clamped to it
@@ -71,12 +72,16 @@ def _seconds(time: str | None, study_date: str) -> int | None:
     if time is None:
         return None
     clock = min(int(time[8:10]), 24) * 3600 + min(int(time[10:12]), 59) * 60 + min(int(time[12:14]), 60)
+    return max(0, min(_days(time[:8], study_date) * 86400 + clock, (1 << OFFSET_BITS) - 1))
+
+
+@lru_cache(maxsize=1024)
+def _days(day: str, study_date: str) -> int:
     try:
         start = datetime.strptime(study_date.replace(".", "")[:8], "%Y%m%d")
-        days = (datetime.strptime(time[:8], "%Y%m%d") - start).days + _DAYS_BEFORE
+        return (datetime.strptime(day, "%Y%m%d") - start).days + _DAYS_BEFORE
     except ValueError:
-        days = _DAYS_BEFORE
-    return max(0, min(days * 86400 + clock, (1 << OFFSET_BITS) - 1))
+        return _DAYS_BEFORE
 
 
 def _split(seconds: int, key: bytes) -> int:
@@ -84,8 +89,12 @@ def _split(seconds: int, key: bytes) -> int:
     for bit in range(OFFSET_BITS - 1, -1, -1):
         prefix = seconds >> (bit + 1)
         cells = 1 << bit  # each half still has to hold this many different ranks
-        draw = hmac.digest(key, f"{bit}:{prefix}".encode(), hashlib.sha256)
         room = high - low - 2 * cells
-        cut = low + cells + room * int.from_bytes(draw[:8], "big") // (1 << 64)
+        cut = low + cells + room * _draw(key, bit, prefix) // (1 << 64)
         low, high = (cut, high) if seconds >> bit & 1 else (low, cut)
     return low
+
+
+@lru_cache(maxsize=1 << 16)  # the instances of a study share most of their way down
+def _draw(key: bytes, bit: int, prefix: int) -> int:
+    return int.from_bytes(hmac.digest(key, f"{bit}:{prefix}".encode(), hashlib.sha256)[:8], "big")

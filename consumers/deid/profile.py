@@ -92,7 +92,10 @@ class Actions:
         action = (self.nested if nested else self.root).get(tag)
         if action is not None:
             return action
-        return "X" if any(tag & mask == value for mask, value in self.masks) else "K"
+        for mask, value in self.masks:  # a loop: this is asked of every element that no row names
+            if tag & mask == value:
+                return "X"
+        return "K"
 
 
 @lru_cache(maxsize=64)

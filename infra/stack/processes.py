@@ -15,7 +15,7 @@ from typing import Final
 #: Not `PRODROME_*`: those are settings.
 MARK: Final = "_PRODROME_STACK_HOME"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_TICK: Final = os.sysconf("SC_CLK_TCK")
+TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def _read(pid: int) -> Process | None:
         pid=pid,
         parent=int(fields[1]),
         state=fields[0],
-        cpu_seconds=ticks / _TICK,
+        cpu_seconds=ticks / TICK,
         rss_bytes=int(fields[21]) * _PAGE,
         threads=int(fields[17]),
         **_transferred(pid),

@@ -1,0 +1,50 @@
+"""The bench on a few instances of a real system: it counts what it sent, and knows when all has come through."""
+
+from pathlib import Path
+
+import pytest
+from house import House
+
+from commands.benching import growth
+from commands.benching.paced import run_paced
+from commands.benching.peers import measure_doors
+from commands.benching.sender import Plan
+from producers.send import Destination
+
+pytestmark = pytest.mark.stack
+
+
+def plan(house: House, seed: str, **options: int | float) -> Plan:
+    door = house.settings.receive
+    where = Destination(host=door.host, port=door.port, called="PRODROME", calling="TESTS")
+    small = {"rate": 40.0, "instances": 40, "associations": 2, "a_study": 10, "side": 8, "sample": 1}
+    return Plan(destination=where, seed=seed, **(small | options))  # type: ignore[arg-type]
+
+
+def test_a_stated_rate(house: House) -> None:
+    """All are acknowledged and seen on the clean side, not faster than asked; every program has its figures."""
+    run = run_paced(house.settings, plan(house, "bench paced"))
+    assert run.instances == run.ack.count == run.clean.count == 40
+    assert run.kept_rate <= 40.0
+    assert {"receive", "deidentify", "catalog", "kafka", "cassandra"} <= set(run.programs)
+    assert run.programs["deidentify"].cpu_ms > 0
+    assert run.programs["receive"].rss_mb > 1
+    assert run.samples
+    assert run.samples[0].memory["cassandra"] > 0
+
+
+def test_growth(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each size all probes were stored, came out, and were found."""
+    monkeypatch.setattr(growth, "PROBES", 5)
+    (size,) = growth.grow(house.settings, plan(house, "bench growth"), 12, lambda _: None)
+    assert size.instances >= 12
+    assert (size.ack.count, size.clean.count, size.by_uid.count) == (5, 5, 4)
+
+
+def test_doors(tmp_path: Path) -> None:
+    """Our receiver and its peers take the same instances; what they wrote is gone."""
+    ours, *peers = measure_doors(tmp_path, 8, 2, 8)
+    assert ours.name.startswith("prodrome")
+    assert peers
+    assert all(door.ack.count >= 8 and door.cpu_ms > 0 for door in (ours, *peers))
+    assert not list(tmp_path.iterdir())
