@@ -42,6 +42,7 @@ peers: ## Install the DICOM peers that tests talk to (Debian, as root): dcmtk, d
 docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m commands.docs
+	$(BIN)/python -m commands.deploy
 
 release: setup ## Freeze the contract of this version in schemas/releases, once a version
 	$(BIN)/python -m schemas.release
