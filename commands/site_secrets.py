@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from commands.wiring import told
-from infra.secret_files import write_secret
+from infra.secret_files import read_secret, write_secret
 from schemas import access
 from schemas.topics import Zone
 
@@ -51,7 +51,7 @@ def parts_of(principal: str) -> list[str]:
 def passwords(folder: Path, part: str) -> dict[str, str]:
     """Return the passwords of everybody who has one for a part, by user name."""
     return {
-        access.user(principal): (folder / principal / part).read_text().strip()
+        access.user(principal): read_secret(folder / principal / part, "`prodrome secrets` makes it")
         for principal in access.PRINCIPALS
         if part in parts_of(principal)
     }
