@@ -43,6 +43,7 @@ docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m commands.docs
 	$(BIN)/python -m infra.monitoring.generate
+	$(BIN)/python -m commands.deploy
 
 release: setup ## Freeze the contract of this version in schemas/releases, once a version
 	$(BIN)/python -m schemas.release

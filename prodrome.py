@@ -37,6 +37,7 @@ COMMANDS = {
     "models": ("commands.models:models", "List the model packages and what they accept."),
     "spool": ("commands.spool:spool", "Trusted: look into a spool."),
     "migrate": ("commands.stack:migrate", "Create keyspaces, tables and topics."),
+    "secrets": ("commands.site_secrets:secrets", "Make the secret files of a site that runs containers."),
     "bench": ("commands.bench:bench", "Measure the whole way on this machine."),
     "receive": ("commands.roles:receive", "Role: the DICOM door."),
     "relay": ("commands.roles:relay", "Role: from the spool to Kafka."),

@@ -96,11 +96,18 @@ def restart(role: str) -> None:
 
 @click.command()
 @click.option("--print-access", is_flag=True, help="Say which users and grants it takes, and change nothing.")
-def migrate(print_access: bool) -> None:
+@click.option(
+    "--secrets",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Make users and grants too, with the passwords in this folder (`prodrome secrets`).",
+)
+def migrate(print_access: bool, folder: Path | None) -> None:
     """Create the topics, keyspaces and tables that do not exist yet; the only command that does.
 
-    The stack of this home gets its users and grants too. On clusters that are not prodrome's own, an
-    administrator makes them: --print-access says which, as lines for kafka-acls.sh and cqlsh.
+    The stack of this home gets its users and grants too; clusters that are prodrome's alone get them with
+    --secrets, and whatever else is there is taken away. On clusters that others use, an administrator makes
+    them: --print-access says which, as lines for kafka-acls.sh and cqlsh.
     """
     with told():
         found = settings()
@@ -109,7 +116,9 @@ def migrate(print_access: bool) -> None:
                 click.echo(line)
             return
         recorded = recorded_addresses(layout(found))
-        if recorded and logins.password_file(layout(found), access.ADMIN, "kafka").exists():
+        if folder:
+            made = make_site_access(found, folder)
+        elif recorded and logins.password_file(layout(found), access.ADMIN, "kafka").exists():
             found = load({**os.environ, **logins.as_settings(layout(found), recorded, access.ADMIN)})
             made = make_access(found, recorded)
         else:
@@ -207,6 +216,28 @@ def make_access(found: Settings, addresses: Addresses) -> list[str]:
     at = layout(found)  # these two are the stack's own, whatever the settings point at
     close_kafka(logins.kafka_as(at, addresses), logins.passwords(at, "kafka"))
     close_cassandra(logins.cassandra_as(at, addresses), keyspaces(found), logins.passwords(at, "cassandra"))
+    return made
+
+
+def make_site_access(found: Settings, folder: Path) -> list[str]:
+    """Make topics, tables, users and grants of a site whose Kafka and Cassandra are prodrome's alone.
+
+    Raises
+    ------
+    SettingsError
+        The zones have clusters of their own: there an administrator makes users and grants.
+    """
+    from commands.site_secrets import passwords
+    from infra.access import close_cassandra, close_kafka
+    from infra.connections import cassandra_of, kafka_of
+
+    if (found.trusted.kafka, found.trusted.cassandra) != (found.clean.kafka, found.clean.cassandra):
+        raise SettingsError(
+            "--secrets: expected one Kafka and one Cassandra for both zones; see --print-access"
+        )
+    made = apply_migrations(found)
+    close_kafka(kafka_of(found.trusted), passwords(folder, "kafka"))
+    close_cassandra(cassandra_of(found.trusted), keyspaces(found), passwords(folder, "cassandra"))
     return made
 
 

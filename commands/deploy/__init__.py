@@ -1,0 +1,1 @@
+"""Prodrome on many machines: the Kubernetes manifests of infra/deploy, made from tables (`workloads`)."""

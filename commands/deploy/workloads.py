@@ -1,0 +1,144 @@
+"""What each role needs on many machines, beside what other tables say of it already. Tables, no I/O.
+
+`schemas.access` says who logs in where, `commands.stack` with which arguments a role runs, `commands.status` its
+consumer group, `schemas.topics` the partitions. Compose and the manifests are both held against this.
+"""
+
+from typing import Final, NamedTuple, get_args
+
+from schemas import access
+from schemas.topics import Zone
+
+HOME: Final = "/var/lib/prodrome"
+SECRETS: Final = "/run/secrets/prodrome"
+CERTIFICATES: Final = "/etc/prodrome/tls"
+USER: Final = 10001
+METRICS_PORT: Final = 9464
+DICOM_PORT: Final = 11112
+READER_PORT: Final = 9465
+#: Ports of the parts as Kafka and Cassandra have them by default.
+KAFKA_PORT, CASSANDRA_PORT = 9092, 9042
+#: Longer than the 30 s in which a role that is told to stop finishes its batch.
+GRACE_SECONDS: Final = 60
+#: Doors: a spool each, so that receiving goes on while a node is drained.
+DOORS: Final = 2
+
+
+class Workload(NamedTuple):
+    """One row: a role, its zone, and how much it may take.
+
+    `image` is a target of the container file. `group` is the consumer group whose lag decides on members; a
+    role without one has `members` of them.
+    """
+
+    role: str
+    image: str
+    zone: Zone
+    cpu: str
+    memory: str
+    members: int = 2
+    group: str = ""
+
+
+WORKLOADS: Final = (
+    Workload("receive", "receive", "trusted", "2", "1Gi", DOORS),
+    Workload("relay", "relay", "trusted", "1", "512Mi", DOORS),
+    Workload("deidentify", "deidentify", "trusted", "2", "3Gi", 2, "prodrome-deidentify-live"),
+    Workload("deidentify-bulk", "deidentify", "trusted", "2", "3Gi", 1, "prodrome-deidentify-bulk"),
+    Workload("ledger", "ledger", "trusted", "1", "512Mi", 1, "prodrome-ledger"),
+    Workload("catalog", "catalog", "clean", "1", "1Gi", 2, "prodrome-catalog"),
+    Workload("score", "score", "clean", "2", "2Gi", 2, "prodrome-score"),
+)
+BY_ROLE: Final = {workload.role: workload for workload in WORKLOADS}
+#: Share a spool, so they share a pod.
+DOOR: Final = ("receive", "relay")
+STAGES: Final = tuple(w for w in WORKLOADS if w.role not in DOOR)
+
+
+#: Stores of `schemas.access` that are folders of their own, and no object stores.
+_FILES: Final = ("spool", "keys")
+
+
+def principal_of(role: str) -> str:
+    """Return as whom a role acts: both lanes are one."""
+    return role.removesuffix("-bulk")
+
+
+def zones_of(role: str) -> list[Zone]:
+    """Return the zones that a role's parts and stores are in."""
+    me = principal_of(role)
+    used = (access.uses_kafka, access.uses_cassandra, access.uses_store)
+    return [zone for zone in get_args(Zone) if any(uses(me, zone) for uses in used)]
+
+
+def ports_of(role: str, zone: Zone) -> list[int]:
+    """Return the ports of a zone's parts that a role reaches."""
+    me = principal_of(role)
+    used = {KAFKA_PORT: access.uses_kafka(me, zone), CASSANDRA_PORT: access.uses_cassandra(me, zone)}
+    return [port for port, uses in used.items() if uses]
+
+
+def stores_of(role: str) -> list[Zone]:
+    """Return the zones in whose object store a role reads or writes."""
+    me = principal_of(role)
+    return [
+        zone
+        for zone in get_args(Zone)
+        if any(access.store_rights(me, s) for s in access.STORES if s.zone == zone and s.name not in _FILES)
+    ]
+
+
+def logins_of(principal: str) -> dict[str, str]:
+    """Return the settings by which a principal logs in, with a file for each password."""
+    found = {}
+    for zone in get_args(Zone):
+        for part, uses in (("kafka", access.uses_kafka), ("cassandra", access.uses_cassandra)):
+            if uses(principal, zone):
+                name = f"PRODROME_{zone.upper()}_{part.upper()}"
+                found[f"{name}_USERNAME"] = access.user(principal)
+                found[f"{name}_PASSWORD_FILE"] = f"{SECRETS}/{part}"
+    return found
+
+
+def settings_of(role: str) -> dict[str, str]:
+    """Return the settings of a role's container, without those that every member of its zones has."""
+    return logins_of(principal_of(role)) | OWN.get(principal_of(role), {})
+
+
+def secrets_of(settings: dict[str, str]) -> list[str]:
+    """Return the files that a secret has to hold: those that the settings name."""
+    named = (value for value in settings.values() if value.startswith(f"{SECRETS}/"))
+    return sorted({value.removeprefix(f"{SECRETS}/") for value in named})
+
+
+def metrics_port(role: str) -> int:
+    """Return where a role's probes and metrics are served."""
+    return int(settings_of(role).get("PRODROME_ROLE_METRICS_PORT", METRICS_PORT))
+
+
+#: role -> what it alone is told
+OWN: Final[dict[str, dict[str, str]]] = {
+    "receive": {
+        "PRODROME_RECEIVE_HOST": "0.0.0.0",  # noqa: S104
+        "PRODROME_RECEIVE_PORT": str(DICOM_PORT),
+        "PRODROME_RECEIVE_ALLOW_PLAINTEXT": "true",
+        "PRODROME_RECEIVE_SOURCES": "/etc/prodrome/sources.toml",
+    },
+    "relay": {
+        "PRODROME_READER_HOST": "0.0.0.0",  # noqa: S104
+        "PRODROME_READER_PORT": str(READER_PORT),
+        "PRODROME_READER_TOKENS_FILE": f"{SECRETS}/reader-tokens",
+        "PRODROME_READER_TLS_CERT": f"{CERTIFICATES}/tls.crt",
+        "PRODROME_READER_TLS_KEY": f"{CERTIFICATES}/tls.key",
+        # the same pod, the same address: the receiver's endpoint has the usual port
+        "PRODROME_ROLE_METRICS_PORT": str(METRICS_PORT + 2),
+    },
+    "deidentify": {
+        "PRODROME_DEIDENTIFY_MASTER_KEY_FILE": f"{SECRETS}/master.key",
+        "PRODROME_SPOOL_TOKEN_FILE": f"{SECRETS}/reader-token",
+        "PRODROME_SPOOL_TLS_CA": f"{CERTIFICATES}/ca.crt",
+        "PRODROME_SPOOL_READERS": ",".join(
+            f"https://door-{i}.door.prodrome-trusted.svc:{READER_PORT}" for i in range(DOORS)
+        ),
+    },
+}
