@@ -41,7 +41,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 DECIDED: Final = (
     "_KAFKA", "_KAFKA_USERNAME", "_KAFKA_PASSWORD_FILE", "_KAFKA_MECHANISM", "_KAFKA_TLS",
     "_CASSANDRA", "_CASSANDRA_USERNAME", "_CASSANDRA_PASSWORD_FILE", "_CASSANDRA_TLS",
-    "_TLS_CA", "_RECEIVE_PORT",
+    "_REPLICATION", "_TLS_CA", "_RECEIVE_PORT",
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def bring_up(say: object) -> Addresses:
 
 def layout(found: Settings) -> Layout:
     """Return where the one-machine stack lives."""
-    return Layout(found.home, Path(found.stack.lib), found.stack.tls)
+    return Layout(found.home, Path(found.stack.lib), found.stack.tls, found.stack.nodes)
 
 
 def role_environment(
