@@ -45,7 +45,7 @@ PROMETHEUS: Final = "prometheus"
 DECIDED: Final = (
     "_KAFKA", "_KAFKA_USERNAME", "_KAFKA_PASSWORD_FILE", "_KAFKA_MECHANISM", "_KAFKA_TLS",
     "_CASSANDRA", "_CASSANDRA_USERNAME", "_CASSANDRA_PASSWORD_FILE", "_CASSANDRA_TLS",
-    "_TLS_CA", "_RECEIVE_PORT",
+    "_REPLICATION", "_TLS_CA", "_RECEIVE_PORT",
 )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def roles() -> tuple[str, ...]:
 
 def layout(found: Settings) -> Layout:
     """Return where the one-machine stack lives."""
-    return Layout(found.home, Path(found.stack.lib), found.stack.tls)
+    return Layout(found.home, Path(found.stack.lib), found.stack.tls, found.stack.nodes)
 
 
 def role_environment(

@@ -25,7 +25,7 @@ from cassandra import (
 )
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
-from cassandra.policies import ConstantReconnectionPolicy, RoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, PreparedStatement
 
 from infra.connections import CassandraConnection
@@ -166,16 +166,20 @@ class Tables:
     def _connected(self) -> Session:
         if self._session is None:
             connection = self._connection
-            hosts = [item.rpartition(":") for item in connection.servers.split(",")]
+            hosts = [
+                (host, int(port))
+                for host, _, port in (item.rpartition(":") for item in connection.servers.split(","))
+            ]
             profile = ExecutionProfile(
-                load_balancing_policy=TokenAwarePolicy(RoundRobinPolicy()),
+                # of the data center of the contact points: a quorum of another one is not ours
+                load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
                 consistency_level=ConsistencyLevel.LOCAL_QUORUM,
                 serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
                 request_timeout=self._seconds,
             )
             cluster = Cluster(
-                [host for host, _, _ in hosts],
-                port=int(hosts[0][2]),
+                hosts,
+                port=hosts[0][1],  # of nodes that do not say theirs
                 execution_profiles={EXEC_PROFILE_DEFAULT: profile},
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
                 protocol_version=5,
@@ -250,7 +254,7 @@ def migrate(connection: CassandraConnection, keyspace: str, zone: str, replicati
     try:
         root.run(
             f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = "
-            f"{{'class': 'SimpleStrategy', 'replication_factor': {int(replication)}}}"
+            f"{{'class': 'NetworkTopologyStrategy', 'replication_factor': {int(replication)}}}"
         )
         root.run(
             f"CREATE TABLE IF NOT EXISTS {keyspace}.schema_migrations"

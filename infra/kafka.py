@@ -177,24 +177,25 @@ class Lag(NamedTuple):
     messages: int
 
 
-def wait_ready(connection: KafkaConnection, seconds: float) -> None:
-    """Return when the cluster answers a metadata request; raise `SlowDown` after `seconds`."""
+def wait_ready(connection: KafkaConnection, seconds: float, brokers: int = 1) -> None:
+    """Return when a cluster of so many brokers answers a metadata request; raise `SlowDown` after `seconds`."""
     deadline = time.monotonic() + seconds
     refused: list[Any] = []
     admin = AdminClient({**client_config(connection), "log_level": 0, "error_cb": refused.append})
     while True:
         try:
-            admin.list_topics(timeout=3)
-            return
+            there = len(admin.list_topics(timeout=3).brokers)
+            if there >= brokers:
+                return
+            why = f"{there} of {brokers} brokers are there"
         except KafkaException as error:
             why = str(error)
             admin.poll(0)  # a login that is refused is told apart only here
             if any(each.code() == KafkaError._AUTHENTICATION for each in refused):
                 why = f"it refuses the login of {connection.username or 'nobody'}"
-            if time.monotonic() > deadline:
-                raise SlowDown(
-                    f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {why}"
-                ) from None
+        if time.monotonic() > deadline:
+            raise SlowDown(f"Kafka at {connection.servers} did not answer within {seconds:.0f} s: {why}")
+        time.sleep(0.1)
 
 
 def wait_until_ready(connection: KafkaConnection) -> None:
@@ -215,7 +216,11 @@ def create_topics(connection: KafkaConnection, topics: Iterable[Topic], replicat
             topic.name,
             num_partitions=topic.partitions,
             replication_factor=replication,
-            config={"retention.ms": str(topic.retention_ms), "max.message.bytes": str(_most(topic))},
+            config={
+                "retention.ms": str(topic.retention_ms),
+                "max.message.bytes": str(_most(topic)),
+                **_safe(replication),
+            },
         )
         for topic in topics
         if topic.name not in present
@@ -245,6 +250,12 @@ def _lengthen(admin: AdminClient, topics: Iterable[Topic]) -> None:
             )
     for change in admin.incremental_alter_configs(longer).values() if longer else ():
         change.result()
+
+
+def _safe(replication: int) -> dict[str, str]:
+    # Said for each topic: what a cluster's defaults are is somebody else's decision.
+    least = 2 if replication > 2 else 1
+    return {"min.insync.replicas": str(least), "unclean.leader.election.enable": "false"}
 
 
 def _most(topic: Topic) -> int:

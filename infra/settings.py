@@ -58,6 +58,9 @@ class Stack:
 
     lib: str = _setting("", "Folder of the fetched Kafka and Cassandra; empty takes <home>/lib")
     tls: bool = _setting(False, "Kafka and Cassandra of the stack speak TLS, with certificates made for it")
+    nodes: int = _setting(
+        1, "Kafka and Cassandra nodes, 1 or 3: a cluster on one machine, to try its settings"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

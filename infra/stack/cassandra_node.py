@@ -1,4 +1,4 @@
-"""One Cassandra node on loopback, tuned for a small machine, that lets in whom it knows.
+"""A Cassandra node on loopback, tuned for a small machine, that lets in whom it knows.
 
 1. `configure` writes `<home>/cassandra/cassandra.yaml` for the addresses of this start.
 2. `close` exchanges the superuser that Cassandra makes at its first start, once.
@@ -26,9 +26,11 @@ from infra.connections import CassandraConnection, Tls
 from infra.secret_files import write_secret
 from infra.stack import certificates, processes, ready
 from infra.stack.fetch import jar_folder
-from infra.stack.layout import Addresses, Layout, Program, StackError
+from infra.stack.layout import HOSTS, Addresses, Layout, Program, StackError, node_name
 from infra.stack.logins import cassandra_as
 
+#: Tokens of the ring; each node begins an equal part of it.
+_RING: Final = 2**64
 _MEMORY: Final = (
     "-Xms512m",
     "-Xmx512m",
@@ -38,10 +40,14 @@ _MEMORY: Final = (
     "-XX:+ExitOnOutOfMemoryError",
     "-XX:+PerfDisableSharedMem",
 )
-#: A single node has nobody to gossip with: without these it waits a minute for others.
-_FAST_START: Final = (
+_ALONE: Final = (
+    # A single node has nobody to gossip with: without these it waits a minute for others.
     "-Dcassandra.skip_wait_for_gossip_to_settle=0",
     "-Dcassandra.ring_delay_ms=0",
+)
+#: On one machine the others are told of at once; the default is for a network.
+_TOGETHER: Final = ("-Dcassandra.ring_delay_ms=5000",)
+_FAST_START: Final = (
     "-Dcassandra.superuser_setup_delay_ms=0",
     # Passwords are 256 random bits: the slowness that protects guessable ones would be paid at each connection.
     "-Dcassandra.auth_bcrypt_gensalt_log2_rounds=4",
@@ -93,7 +99,6 @@ _FIXED: Final[dict[str, Any]] = {
     "commitlog_segment_size": "16MiB",
     "commitlog_total_space": "256MiB",
     "auto_snapshot": False,
-    "hinted_handoff_enabled": False,
     "concurrent_reads": 8,
     # these wait for the sync, so there are more of them than cores
     "concurrent_writes": 32,
@@ -106,23 +111,26 @@ _FIXED: Final[dict[str, Any]] = {
 }
 
 
-def configure(layout: Layout, addresses: Addresses) -> None:
-    """Write the node's configuration."""
-    _configure(layout, addresses, _yaml(layout), _encryption(layout.certificates) if layout.tls else {})
+def configure(layout: Layout, addresses: Addresses, host: str) -> None:
+    """Write a node's configuration."""
+    encryption = _encryption(layout.certificates) if layout.tls else {}
+    _configure(layout, addresses, host, _yaml(layout, host), encryption)
 
 
 def close(layout: Layout, addresses: Addresses, java: Path) -> None:
     """Make the administrator and drop the public superuser; does nothing once that is done.
+
+    Of a cluster this is the first node, before the others join: they get the roles as they do.
 
     Raises
     ------
     StackError
         The node does not answer, or the public superuser's password is not the public one.
     """
-    done = _folder(layout) / "closed"
+    done = _folder(layout, addresses.host) / "closed"
     if done.exists():
         return
-    first = _folder(layout) / "first"
+    first = _folder(layout, addresses.host) / "first"
     shutil.rmtree(first, ignore_errors=True)
     certificates.make(first)
     ours = certificates.sign(first, "client.pem")
@@ -131,9 +139,9 @@ def close(layout: Layout, addresses: Addresses, java: Path) -> None:
         "require_client_auth": True,
         "truststore": str(first / "ca.pem"),
     }
-    _configure(layout, addresses, first / "cassandra.yaml", encryption)
+    _configure(layout, addresses, addresses.host, first / "cassandra.yaml", encryption)
     tls = Tls(ca=first / "ca.pem", cert=ours, key=ours)
-    run = program(layout, java, first / "cassandra.yaml")
+    run = program(layout, java, addresses.host, first / "cassandra.yaml")
     with (
         layout.log("cassandra").open("ab") as log,
         subprocess.Popen(
@@ -146,15 +154,17 @@ def close(layout: Layout, addresses: Addresses, java: Path) -> None:
         ) as node,
     ):
         try:
-            _exchange_superuser(layout, replace(cassandra_as(layout, addresses), tls=tls), node)
+            alone = replace(addresses, nodes=1)
+            _exchange_superuser(layout, replace(cassandra_as(layout, alone), tls=tls), first / "public", node)
         finally:
             node.kill()  # what it acknowledged is synced
     shutil.rmtree(first)
     done.touch(mode=0o600)
 
 
-def _exchange_superuser(layout: Layout, admin: CassandraConnection, node: "subprocess.Popen[bytes]") -> None:
-    public = _folder(layout) / "first" / "public"
+def _exchange_superuser(
+    layout: Layout, admin: CassandraConnection, public: Path, node: "subprocess.Popen[bytes]"
+) -> None:
     write_secret(public, "cassandra")
     old = replace(admin, username="cassandra", password_file=public)
     deadline = time.monotonic() + ready.CASSANDRA_SECONDS
@@ -173,6 +183,11 @@ def _exchange_superuser(layout: Layout, admin: CassandraConnection, node: "subpr
             )
     with closing(Tables(admin, None, CHANGE_SECONDS)) as tables:
         tables.define("DROP ROLE IF EXISTS cassandra")
+        if layout.nodes > 1:  # the last: from here on one node alone has no quorum for a login
+            tables.define(
+                "ALTER KEYSPACE system_auth WITH replication ="
+                f" {{'class': 'NetworkTopologyStrategy', 'replication_factor': {layout.nodes}}}"
+            )
 
 
 def _encryption(folder: Path) -> dict[str, Any]:
@@ -186,15 +201,22 @@ def _encryption(folder: Path) -> dict[str, Any]:
     }
 
 
-def _configure(layout: Layout, addresses: Addresses, path: Path, encryption: dict[str, Any]) -> None:
+def _configure(
+    layout: Layout, addresses: Addresses, host: str, path: Path, encryption: dict[str, Any]
+) -> None:
+    folder = _folder(layout, host)
     # What a killed JVM unpacked there stays otherwise.
-    shutil.rmtree(_folder(layout) / "tmp", ignore_errors=True)
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
     for name in ("tmp", "triggers"):
-        (_folder(layout) / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    # The first node alone: a seed has nobody to get its data from.
     seeds = [{"seeds": f"{addresses.host}:{addresses.cassandra_storage}"}]
-    placed = {
-        "listen_address": addresses.host,
-        "rpc_address": addresses.host,
+    ring = {"initial_token": str(_RING // layout.nodes * HOSTS.index(host) - _RING // 2)}
+    placed = (ring if layout.nodes > 1 else {}) | {
+        # What a node misses while it is down, the others keep for it.
+        "hinted_handoff_enabled": layout.nodes > 1,
+        "listen_address": host,
+        "rpc_address": host,
         "native_transport_port": addresses.cassandra,
         "storage_port": addresses.cassandra_storage,
         "seed_provider": [
@@ -204,14 +226,14 @@ def _configure(layout: Layout, addresses: Addresses, path: Path, encryption: dic
     path.write_text(json.dumps(_FIXED | placed | encryption, indent=1) + "\n")
 
 
-def program(layout: Layout, java: Path, configuration: Path | None = None) -> Program:
-    """The command of the node, with another configuration than its own if one is given."""
-    folder, jars = _folder(layout), jar_folder(layout, "cassandra")
+def program(layout: Layout, java: Path, host: str, configuration: Path | None = None) -> Program:
+    """The command of a node, with another configuration than its own if one is given."""
+    folder, jars = _folder(layout, host), jar_folder(layout, "cassandra")
     agents = sorted(jars.glob("jamm-*.jar"))
     if not agents:
         raise StackError(f"{jars}: expected jamm-*.jar; remove the folder to fetch it anew")
     places = {
-        "cassandra.config": (configuration or _yaml(layout)).as_uri(),
+        "cassandra.config": (configuration or _yaml(layout, host)).as_uri(),
         "cassandra.storagedir": folder / "data",
         "cassandra.logdir": layout.logs,
         "cassandra.triggers_dir": folder / "triggers",
@@ -221,16 +243,18 @@ def program(layout: Layout, java: Path, configuration: Path | None = None) -> Pr
     }
     command = (
         *(str(java), f"-javaagent:{agents[0]}", *_MEMORY, *_MODULES, *_FAST_START),
+        *(_ALONE if layout.nodes == 1 or configuration else _TOGETHER),
         *(("-XX:TieredStopAtLevel=1",) if configuration else ()),  # a run of seconds is not worth optimising
         *(f"-D{key}={value}" for key, value in places.items()),
         *("-cp", f"{jars}/*", "org.apache.cassandra.service.CassandraDaemon"),
     )
-    return Program(name="cassandra", command=command, env={"MALLOC_ARENA_MAX": "2"}, part=True)
+    name = node_name("cassandra", host)
+    return Program(name=name, command=command, env={"MALLOC_ARENA_MAX": "2"}, part=True)
 
 
-def _folder(layout: Layout) -> Path:
-    return layout.home / "cassandra"
+def _folder(layout: Layout, host: str) -> Path:
+    return layout.home / node_name("cassandra", host)
 
 
-def _yaml(layout: Layout) -> Path:
-    return _folder(layout) / "cassandra.yaml"
+def _yaml(layout: Layout, host: str) -> Path:
+    return _folder(layout, host) / "cassandra.yaml"

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.secret_files import write_secret
-from infra.stack.layout import LOOPBACK
+from infra.stack.layout import HOSTS
 from infra.tls import expiry
 
 CA_DAYS: Final = 3650
@@ -52,7 +52,7 @@ def sign(folder: Path, name: str, usage: x509.ObjectIdentifier = ExtendedKeyUsag
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
+                [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(host)) for host in HOSTS)]
             ),
             critical=False,
         )

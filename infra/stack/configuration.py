@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.secret_files import write_secret
-from infra.stack.layout import Layout, Program, StackError
+from infra.stack.layout import Layout, Program, StackError, is_part
 
 #: A role that is told to stop finishes its batch; one that needs longer is killed, which loses nothing.
 STOP_SECONDS: Final = 30
@@ -80,9 +80,11 @@ def write(layout: Layout, programs: Sequence[Program]) -> None:
 def written_parts(layout: Layout) -> list[Program]:
     """The parts as the last start wrote them down."""
     parts = []
-    for name in ("kafka", "cassandra"):
-        launch = json.loads(_launch_file(layout, name).read_text())
-        parts.append(Program(name=name, command=tuple(launch["command"]), env=launch["env"], part=True))
+    for path in sorted(layout.run.glob("*.json")):
+        if not is_part(path.stem):
+            continue
+        launch = json.loads(path.read_text())
+        parts.append(Program(name=path.stem, command=tuple(launch["command"]), env=launch["env"], part=True))
     return parts
 
 
@@ -113,7 +115,7 @@ def _section(layout: Layout, program: Program) -> str:
         program=program,
         command=shlex.join([*python, str(_launch_file(layout, program.name)), program.digest()]),
         priority=1 if program.part else 2,
-        autostart=str(program.part).lower(),
+        autostart=str(program.autostart).lower(),
         stop=STOP_SECONDS,
         log=layout.log(program.name),
     )

@@ -21,9 +21,8 @@ from typing import Final
 from rich.console import Console
 
 from infra.stack.java import find_maven
-from infra.stack.layout import Layout, StackError
+from infra.stack.layout import PARTS, Layout, StackError
 
-PARTS: Final = ("kafka", "cassandra")
 _JARS: Final = Path(__file__).parent / "jars"
 
 

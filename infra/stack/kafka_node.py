@@ -1,11 +1,12 @@
-"""One Kafka node, broker and controller in one JVM, on loopback, that lets in whom it knows.
+"""A Kafka node, broker and controller in one JVM, on loopback, that lets in whom it knows.
 
 1. `configure` writes `<home>/kafka/server.properties` for the addresses of this start.
 2. `format_storage` makes the data folder with its cluster id, once.
 3. `program` is the command that the supervisor runs.
 
-The quorum is dynamic (`--standalone`): the voter's endpoint stands in the metadata log, and the node, being
-the only voter, elects itself and writes the new one down, so that ports may change between starts.
+One node's quorum is dynamic (`--standalone`): the voter's endpoint stands in the metadata log, and the node, being
+the only voter, elects itself and writes the new one down, so that ports may change between starts. Three nodes
+have each other's endpoints in their configurations, for the same reason: nobody could vote a change in.
 
 Everybody logs in with SCRAM, at credentials in the cluster's metadata; the administrator, who makes them and is
 the broker itself, with PLAIN at a password in the configuration, which is there before any metadata are. So a
@@ -21,7 +22,7 @@ from typing import Final
 
 from infra.secret_files import read_secret, write_secret
 from infra.stack.fetch import jar_folder
-from infra.stack.layout import Addresses, Layout, Program, StackError
+from infra.stack.layout import HOSTS, Addresses, Layout, Program, StackError, node_name
 from infra.stack.logins import password_file
 from schemas.access import ADMIN, user
 
@@ -30,7 +31,6 @@ _MEMORY: Final = ("-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfM
 #: What does not depend on a place or an address.
 _FIXED: Final[dict[str, str | int]] = {
     "process.roles": "broker,controller",
-    "node.id": 1,
     "inter.broker.listener.name": "CLIENT",
     "controller.listener.names": "CONTROLLER",
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -44,16 +44,9 @@ _FIXED: Final[dict[str, str | int]] = {
     ),
     # topics are made by `prepare`, with the partitions that the design gives them
     "auto.create.topics.enable": "false",
-    # one node: one copy
-    "default.replication.factor": 1,
-    "min.insync.replicas": 1,
-    "offsets.topic.replication.factor": 1,
+    "unclean.leader.election.enable": "false",
     "offsets.topic.num.partitions": 4,
-    "transaction.state.log.replication.factor": 1,
-    "transaction.state.log.min.isr": 1,
     "transaction.state.log.num.partitions": 2,
-    "share.coordinator.state.topic.replication.factor": 1,
-    "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 1,
     # two cores and a small heap
     "num.network.threads": 2,
@@ -69,22 +62,47 @@ _FIXED: Final[dict[str, str | int]] = {
 }
 
 
-def configure(layout: Layout, addresses: Addresses) -> None:
-    """Write the node's configuration."""
-    folder = _folder(layout)
+def configure(layout: Layout, addresses: Addresses, host: str) -> None:
+    """Write a node's configuration."""
+    folder = _folder(layout, host)
     # What a killed JVM unpacked there stays otherwise.
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
-    broker = f"CLIENT://{addresses.host}:{addresses.kafka}"
-    controller = f"CONTROLLER://{addresses.host}:{addresses.kafka_controller}"
+    broker = f"CLIENT://{host}:{addresses.kafka}"
+    controller = f"CONTROLLER://{host}:{addresses.kafka_controller}"
     placed = {
-        "controller.quorum.bootstrap.servers": f"{addresses.host}:{addresses.kafka_controller}",
+        "node.id": _number(host),
         "listeners": f"{broker},{controller}",
         "advertised.listeners": f"{broker},{controller}",
         "log.dirs": folder / "data",
     }
-    lines = [f"{key}={value}\n" for key, value in (_FIXED | placed | _closed(layout)).items()]
-    write_secret(_properties(layout), "".join(lines))
+    settings = _FIXED | placed | _quorum(addresses) | _copies(layout.nodes) | _closed(layout)
+    write_secret(_properties(layout, host), "".join(f"{key}={value}\n" for key, value in settings.items()))
+
+
+def _quorum(addresses: Addresses) -> dict[str, str]:
+    at = addresses.kafka_controller
+    if addresses.nodes == 1:
+        return {"controller.quorum.bootstrap.servers": f"{addresses.host}:{at}"}
+    return {"controller.quorum.voters": ",".join(f"{_number(host)}@{host}:{at}" for host in addresses.hosts)}
+
+
+def _copies(nodes: int) -> dict[str, int]:
+    """How many copies there are of what is written, and how many before it is acknowledged."""
+    copies, least = (3, 2) if nodes > 1 else (1, 1)
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": least,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": least,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": least,
+    }
+
+
+def _number(host: str) -> int:
+    return HOSTS.index(host) + 1
 
 
 def _closed(layout: Layout) -> dict[str, str | Path]:
@@ -110,17 +128,24 @@ def _closed(layout: Layout) -> dict[str, str | Path]:
     return found
 
 
-def format_storage(layout: Layout, java: Path) -> None:
-    """Make the data folder with its cluster id; does nothing when there is one."""
-    data, new = _folder(layout) / "data", _folder(layout) / "data.new"
+def new_cluster() -> str:
+    """Return an id for a cluster that there has not been."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def format_storage(layout: Layout, java: Path, host: str, cluster: str) -> None:
+    """Make a node's data folder for a cluster; does nothing when there is one."""
+    data, new = _folder(layout, host) / "data", _folder(layout, host) / "data.new"
     if data.exists():
         return
     # Beside the final place and renamed at the end: a format that was cut short is done again.
     shutil.rmtree(new, ignore_errors=True)
-    properties = _folder(layout) / "format.properties"
-    write_secret(properties, _properties(layout).read_text().replace(f"log.dirs={data}", f"log.dirs={new}"))
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = [*_java(layout, java), "kafka.tools.StorageTool", "format", "--standalone"]
+    properties = _folder(layout, host) / "format.properties"
+    write_secret(
+        properties, _properties(layout, host).read_text().replace(f"log.dirs={data}", f"log.dirs={new}")
+    )
+    tool = [*_java(layout, java, host), "kafka.tools.StorageTool", "format"]
+    tool += ["--standalone"] if layout.nodes == 1 else []
     # 2 s here; ten times that is a machine that is busy, more is one that hangs.
     done = subprocess.run(
         [*tool, f"--cluster-id={cluster}", "-c", str(properties)], capture_output=True, text=True, timeout=60
@@ -131,21 +156,21 @@ def format_storage(layout: Layout, java: Path) -> None:
     new.rename(data)
 
 
-def program(layout: Layout, java: Path) -> Program:
-    """The command of the broker."""
-    command = (*_java(layout, java), "kafka.Kafka", str(_properties(layout)))
-    return Program(name="kafka", command=command, env={"MALLOC_ARENA_MAX": "2"}, part=True)
+def program(layout: Layout, java: Path, host: str) -> Program:
+    """The command of a node."""
+    command = (*_java(layout, java, host), "kafka.Kafka", str(_properties(layout, host)))
+    return Program(name=node_name("kafka", host), command=command, env={"MALLOC_ARENA_MAX": "2"}, part=True)
 
 
-def _java(layout: Layout, java: Path) -> list[str]:
+def _java(layout: Layout, java: Path, host: str) -> list[str]:
     logging = f"-Dlog4j2.configurationFile={(Path(__file__).parent / 'log4j2.xml').as_uri()}"
-    temporary = f"-Djava.io.tmpdir={_folder(layout) / 'tmp'}"
+    temporary = f"-Djava.io.tmpdir={_folder(layout, host) / 'tmp'}"
     return [str(java), *_MEMORY, logging, temporary, "-cp", f"{jar_folder(layout, 'kafka')}/*"]
 
 
-def _folder(layout: Layout) -> Path:
-    return layout.home / "kafka"
+def _folder(layout: Layout, host: str) -> Path:
+    return layout.home / node_name("kafka", host)
 
 
-def _properties(layout: Layout) -> Path:
-    return _folder(layout) / "server.properties"
+def _properties(layout: Layout, host: str) -> Path:
+    return _folder(layout, host) / "server.properties"

@@ -14,6 +14,9 @@ from typing import Final
 from schemas.errors import ProdromeError
 
 LOOPBACK: Final = "127.0.0.1"
+PARTS: Final = ("kafka", "cassandra")
+#: A node of a cluster listens on an address of its own, at the same ports as the others.
+HOSTS: Final = (LOOPBACK, "127.0.0.2", "127.0.0.3")
 #: Characters that end a value in supervisord's configuration, a JVM class path or a YAML string.
 _UNUSABLE: Final = frozenset("%;#:\"'\\\n\r\t")
 
@@ -42,13 +45,18 @@ class Layout:
         The fetched jars; several stacks may share one folder.
     tls : bool
         Whether Kafka and Cassandra speak TLS, with certificates that the stack makes.
+    nodes : int
+        Nodes of Kafka and of Cassandra, 1 or 3; a home keeps the number that it was made with.
     """
 
     home: Path
     lib: Path
     tls: bool = False
+    nodes: int = 1
 
     def __post_init__(self) -> None:
+        if self.nodes not in (1, len(HOSTS)):
+            raise StackError(f"PRODROME_STACK_NODES: expected 1 or {len(HOSTS)}, came {self.nodes}")
         for name in ("home", "lib"):
             path = Path(os.path.abspath(getattr(self, name)))
             if bad := _UNUSABLE.intersection(str(path)):
@@ -105,6 +113,8 @@ class Addresses:
         Port of the DICOM receiver.
     metrics : Mapping[str, int]
         Port of each role's `/metrics`, by role name.
+    nodes : int
+        How many addresses of `HOSTS` have a Kafka and a Cassandra.
     """
 
     kafka: int
@@ -113,6 +123,12 @@ class Addresses:
     cassandra_storage: int
     dicom: int
     metrics: Mapping[str, int] = field(default_factory=dict)
+    nodes: int = 1
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The addresses of the nodes."""
+        return HOSTS[: self.nodes]
 
     @property
     def host(self) -> str:
@@ -127,8 +143,23 @@ class Addresses:
 
     @property
     def bootstrap(self) -> str:
-        """`host:port` for a Kafka client."""
-        return f"{self.host}:{self.kafka}"
+        """`host:port,host:port` for a Kafka client."""
+        return ",".join(f"{host}:{self.kafka}" for host in self.hosts)
+
+    @property
+    def contact_points(self) -> str:
+        """`host:port,host:port` for a Cassandra client."""
+        return ",".join(f"{host}:{self.cassandra}" for host in self.hosts)
+
+
+def is_part(name: str) -> bool:
+    """Whether a program is a node of Kafka or Cassandra, not a role."""
+    return name.partition("-")[0] in PARTS
+
+
+def node_name(part: str, host: str) -> str:
+    """Return the name of a part's program and folder: the first node's is the part's own."""
+    return part if host == LOOPBACK else f"{part}-{HOSTS.index(host) + 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +195,11 @@ class Program:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     part: bool = False
+
+    @property
+    def autostart(self) -> bool:
+        """Whether it starts with the supervisor; Cassandra's later nodes join one after the other."""
+        return self.part and not self.name.startswith("cassandra-")
 
     def document(self) -> str:
         """The launch file's text: what the program is, to the last byte."""

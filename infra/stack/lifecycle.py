@@ -16,6 +16,7 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from infra.stack import (
@@ -31,7 +32,7 @@ from infra.stack import (
     supervise,
 )
 from infra.stack.java import find_java
-from infra.stack.layout import Addresses, Layout, Program, ProgramStatus, Role, StackError
+from infra.stack.layout import Addresses, Layout, Program, ProgramStatus, Role, StackError, is_part, node_name
 from infra.stack.ready import Awaited
 from infra.stack.supervise import Supervisor
 
@@ -83,6 +84,7 @@ def up(
             fetch.fetch(layout, say)
         else:
             _refuse_other_access(layout)
+        _refuse_other_nodes(layout)
         logins.make_passwords(layout)
         with ports.Reservation(supervisor.held() if supervisor else ()) as reservation:
             addresses = ports.choose(layout, roles, reservation, supervisor.running() if supervisor else ())
@@ -113,10 +115,11 @@ def down(layout: Layout, say: Callable[[str], None] = lambda _: None) -> None:
         if supervisor is None:
             return
         names = [row["name"] for row in supervisor.programs()]
-        roles = [name for name in names if name not in fetch.PARTS]
-        say(f"stopping {', '.join([*roles, *fetch.PARTS])}")
+        roles = [name for name in names if not is_part(name)]
+        parts = [name for name in names if is_part(name)]
+        say(f"stopping {', '.join([*roles, *parts])}")
         supervisor.stop(roles)
-        supervisor.stop(list(fetch.PARTS))
+        supervisor.stop(parts)
         supervisor.shut_down()
         processes.end(lambda: processes.of_stack(layout.home), _ORPHAN_SECONDS)
         configuration.drop_socket_folder(layout)
@@ -152,12 +155,16 @@ def _parts(layout: Layout, addresses: Addresses) -> list[Program]:
     java = find_java()
     if layout.tls:
         certificates.make(layout.certificates)
-    kafka_node.configure(layout, addresses)
-    cassandra_node.configure(layout, addresses)
-    kafka_node.format_storage(layout, java)
+    cluster = ports.read_state(layout).get("cluster", kafka_node.new_cluster())
+    ports.write_state(layout, cluster=cluster)
+    for host in addresses.hosts:
+        kafka_node.configure(layout, addresses, host)
+        cassandra_node.configure(layout, addresses, host)
+        kafka_node.format_storage(layout, java, host, cluster)
     cassandra_node.close(layout, addresses, java)
     ports.write_state(layout, **_access(layout))
-    return [kafka_node.program(layout, java), cassandra_node.program(layout, java)]
+    nodes = (kafka_node, cassandra_node)
+    return [node.program(layout, java, host) for node in nodes for host in addresses.hosts]
 
 
 def _access(layout: Layout) -> dict[str, bool]:
@@ -176,24 +183,34 @@ def _refuse_other_access(layout: Layout) -> None:
         )
 
 
+def _refuse_other_nodes(layout: Layout) -> None:
+    made = (layout.home / "kafka" / "data").exists()
+    if made and ports.read_state(layout).get("nodes", 1) != layout.nodes:
+        raise StackError(
+            f"PRODROME_STACK_NODES: {layout.home} was made with another number of nodes; take another home"
+        )
+
+
 def _program(role: Role) -> Program:
-    if role.name in fetch.PARTS:
+    if is_part(role.name):
         raise StackError(f"{role.name} is the name of a part, not of a role")
     return Program(name=role.name, command=role.command, env=role.env)
 
 
 def _await_parts(layout: Layout, supervisor: Supervisor, addresses: Addresses) -> None:
     # One that somebody stopped by hand starts again; one that runs is left alone.
-    supervisor.start(fetch.PARTS)
-    kafka = Awaited(
-        "kafka", lambda: ready.kafka_answers(logins.kafka_as(layout, addresses)), ready.KAFKA_SECONDS
-    )
-    cassandra = Awaited(
-        "cassandra",
-        lambda: ready.cassandra_answers(logins.cassandra_as(layout, addresses)),
-        ready.CASSANDRA_SECONDS,
-    )
-    for part in (kafka, cassandra):
+    kafka = logins.kafka_as(layout, addresses)
+    cassandra = logins.cassandra_as(layout, addresses)
+    supervisor.start(node_name("kafka", host) for host in addresses.hosts)
+    for host in addresses.hosts:  # one after the other: Cassandra's nodes do not join at once
+        name = node_name("cassandra", host)
+        supervisor.start([name])
+        listens = partial(ready.listens, host, addresses.cassandra)
+        ready.wait(layout, supervisor, Awaited(name, listens, ready.CASSANDRA_SECONDS))
+    for part in (
+        Awaited("kafka", lambda: ready.kafka_answers(kafka, layout.nodes), ready.KAFKA_SECONDS),
+        Awaited("cassandra", lambda: ready.cassandra_answers(cassandra), ready.CASSANDRA_SECONDS),
+    ):
         ready.wait(layout, supervisor, part)
 
 

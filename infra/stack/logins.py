@@ -65,7 +65,7 @@ def kafka_as(layout: Layout, addresses: Addresses, principal: str = access.ADMIN
 def cassandra_as(layout: Layout, addresses: Addresses, principal: str = access.ADMIN) -> CassandraConnection:
     """Return the stack's Cassandra as a principal reaches it."""
     return CassandraConnection(
-        servers=f"{addresses.host}:{addresses.cassandra}",
+        servers=addresses.contact_points,
         username=access.user(principal),
         password_file=password_file(layout, principal, "cassandra"),
         tls=_tls(layout),
@@ -94,6 +94,8 @@ def as_settings(layout: Layout, addresses: Addresses, principal: str) -> dict[st
                 f"{prefix}CASSANDRA_PASSWORD_FILE": str(cassandra.password_file),
                 f"{prefix}CASSANDRA_TLS": str(layout.tls).lower(),
             }
+        if layout.nodes > 1 and any(name.startswith(prefix) for name in found):
+            found |= {f"{prefix}{what}": str(layout.nodes) for what in ("REPLICATION", "TOPIC_REPLICATION")}
         if layout.tls and any(name.startswith(prefix) for name in found):
             found[f"{prefix}TLS_CA"] = str(layout.certificates / "ca.pem")
     return found

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from infra.stack.layout import LOOPBACK, Addresses, Layout, StackError
+from infra.stack.layout import HOSTS, Addresses, Layout, StackError
 
 DEFAULTS: Final[dict[str, int]] = {
     "kafka": 19092,
@@ -81,12 +81,16 @@ def claim(port: int) -> socket.socket | None:
 
 
 def is_free(port: int) -> bool:
-    """True if a server could listen on `port` of the loopback address now."""
+    """True if a server could listen on `port` of the loopback addresses of all nodes now."""
+    return all(_is_free(host, port) for host in HOSTS)
+
+
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         # As servers do it: what is left of closed connections does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True
@@ -117,14 +121,14 @@ def choose(
             chosen[name] = recorded[name]
         else:
             chosen[name] = _first_free(name, recorded.get(name), default, layout.home, reservation)
-    write_state(layout, ports=recorded | chosen)
-    return _addresses(chosen)
+    write_state(layout, ports=recorded | chosen, nodes=layout.nodes)
+    return _addresses(chosen, layout.nodes)
 
 
 def recorded_addresses(layout: Layout) -> Addresses | None:
     """The addresses of the last start, None before the first."""
-    ports = read_state(layout).get("ports")
-    return _addresses(ports) if ports else None
+    state = read_state(layout)
+    return _addresses(state["ports"], state.get("nodes", 1)) if "ports" in state else None
 
 
 def read_state(layout: Layout) -> dict[str, Any]:
@@ -172,8 +176,8 @@ def _metrics(role: str) -> str:
     return f"metrics:{role}"
 
 
-def _addresses(ports: dict[str, int]) -> Addresses:
+def _addresses(ports: dict[str, int], nodes: int) -> Addresses:
     metrics = {
         name.removeprefix("metrics:"): port for name, port in ports.items() if name.startswith("metrics:")
     }
-    return Addresses(metrics=metrics, **{name: ports[name] for name in DEFAULTS})
+    return Addresses(metrics=metrics, nodes=nodes, **{name: ports[name] for name in DEFAULTS})

@@ -55,23 +55,26 @@ def wait(layout: Layout, supervisor: Supervisor, awaited: Awaited) -> None:
         time.sleep(0.2)
 
 
-def kafka_answers(kafka: KafkaConnection) -> bool:
-    """True if the broker lets us in and lists its topics: a stranger's on our port does not."""
+def kafka_answers(kafka: KafkaConnection, brokers: int = 1) -> bool:
+    """True if so many brokers are there, let us in and list their topics: a stranger's on our port does not."""
     from infra.kafka import wait_ready
 
     try:
         # Long enough for a broker under load, short enough to notice one that comes up.
-        wait_ready(kafka, 0)
+        wait_ready(kafka, 0, brokers)
     except SlowDown:
         return False
     return True
 
 
 def cassandra_answers(cassandra: CassandraConnection) -> bool:
-    """True if the node lets us in and answers a query: a stranger's on our port does not."""
+    """True if a node lets us in and answers a query: a stranger's on our port does not."""
     from infra.cassandra import wait_ready
 
-    if not _listens(int(cassandra.servers.rpartition(":")[2])):  # the driver would log a warning each time
+    places = [place.rpartition(":") for place in cassandra.servers.split(",")]
+    if not all(
+        listens(host, int(port)) for host, _, port in places
+    ):  # the driver would log a warning each time
         return False
     try:
         wait_ready(cassandra, 0)
@@ -99,9 +102,10 @@ def answers_ok(port: int, path: str) -> bool:
         return False
 
 
-def _listens(port: int) -> bool:
+def listens(host: str, port: int) -> bool:
+    """True if somebody listens there: a Cassandra node does once it has joined its cluster."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=2).close()
+        socket.create_connection((host, port), timeout=2).close()
     except OSError:
         return False
     return True

@@ -84,7 +84,7 @@ def test_the_folder_is_out_of_its_sight(house: House, elsewhere: Elsewhere) -> N
     """The spool is there for the stack, and empty for this process."""
     seen = Path(f"/proc/{elsewhere.process.pid}/root") / house.settings.spool.path.lstrip("/")
     assert list(seen.iterdir()) == []
-    assert list(Path(house.settings.spool.path).glob("*.seg"))
+    assert (Path(house.settings.spool.path) / "spool.json").exists()
 
 
 def test_all_becomes_clean_while_the_relay_is_killed(
