@@ -1,0 +1,70 @@
+"""What the chaos tests share: their scale and seed, and rigs on the session's real parts."""
+
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from line import Inline, Line
+
+from consumers import deidentify
+from infra.cassandra import Tables, migrate
+from infra.stack.layout import Addresses
+
+#: 1.0 is the guide's full count of every fault; the short form is what `make test` has time for.
+SCALE = float(os.environ.get("PRODROME_CHAOS_SCALE", "0"))
+SEED = os.environ.get("PRODROME_CHAOS_SEED", "") or uuid.uuid4().hex[:8]
+
+
+def pytest_report_header() -> str:
+    """Say what would repeat this run."""
+    return f"chaos: PRODROME_CHAOS_SCALE={SCALE:g} PRODROME_CHAOS_SEED={SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that lies here is `chaos`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("chaos")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Chance with the session's seed, of each test's own."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def scaled() -> Callable[[int, int], int]:
+    """The count of a fault: the short one, or the share of the full one."""
+    return lambda short, full: max(short, round(SCALE * full))
+
+
+@pytest.fixture(scope="session")
+def line_tables(stack: Addresses) -> Iterator[Tables]:
+    """Tables of both zones in a keyspace of their own."""
+    node, name = f"127.0.0.1:{stack.cassandra}", f"chaos_{uuid.uuid4().hex[:12]}"
+    for zone in ("trusted", "clean"):
+        migrate(node, name, zone, 1)
+    tables = Tables(node, name)
+    yield tables
+    tables.close()
+
+
+@pytest.fixture
+def make_line(
+    line_tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Line]]:
+    """A maker of lines, each with a spool and a project of its own."""
+    monkeypatch.setattr(deidentify, "Workers", Inline)
+    made: list[Line] = []
+
+    def make() -> Line:
+        made.append(Line(tmp_path / f"line{len(made)}", line_tables))
+        return made[-1]
+
+    yield make
+    for line in made:
+        line.close()
