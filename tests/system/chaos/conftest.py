@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from house import House
 from line import Inline, Line
+from sender import Ledger
+from trial import Trial
 
 from consumers import deidentify
 from infra.cassandra import Tables, migrate
@@ -40,6 +43,20 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 def scaled() -> Callable[[int, int], int]:
     """The count of a fault: the short one, or the share of the full one."""
     return lambda short, full: max(short, round(SCALE * full))
+
+
+@pytest.fixture(scope="session")
+def sender_ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    """What was sent to the running system, of all trials together."""
+    return Ledger(tmp_path_factory.mktemp("sender") / "sent.jsonl")
+
+
+@pytest.fixture
+def trial(house: House, sender_ledger: Ledger, tmp_path: Path, chance: random.Random) -> Iterator[Trial]:
+    """A load on the running system; ended with the test."""
+    made = Trial(house, sender_ledger, tmp_path / "load", f"{chance.getrandbits(32):08x}")
+    yield made
+    made.sender.end()
 
 
 @pytest.fixture(scope="session")

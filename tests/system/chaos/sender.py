@@ -11,10 +11,9 @@ import hashlib
 import io
 import json
 import os
-import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,50 +114,65 @@ class Sender:
     ) -> None:
         self.ledger, self.destination, self._pace = ledger, destination, pace
         self._associations = associations
-        self._waiting: queue.Queue[tuple[Item, Facts]] = queue.Queue()
+        self._lock = threading.Lock()
         self._lanes: list[threading.Thread] = []
-        self._until = 0.0
-        self.answered = 0
+        self._files: Iterator[Path] = iter(())
+        self._ended, self._until = False, 0.0
+        #: monotonic time and status of every answer
+        self.answers: list[tuple[float, int]] = []
 
-    def start(self, paths: Iterable[Path], seconds: float = 300.0) -> None:
-        """Begin to send; what has no final answer `seconds` from now is left as it is."""
-        for path in paths:
-            item = inspect_file(path)
-            assert isinstance(item, Item), item
-            self._waiting.put((item, facts_of(item)))
-        self._until = time.monotonic() + seconds
+    def start(self, paths: Iterable[Path], patience: float = 300.0) -> None:
+        """Begin to send; what has no final answer `patience` seconds after the end is left as it is."""
+        self._files, self._ended, self._patience = iter(paths), False, patience
         self._lanes = [threading.Thread(target=self._lane) for _ in range(self._associations)]
         for lane in self._lanes:
             lane.start()
 
+    def end(self) -> int:
+        """Take no more files, wait until what was begun is answered; return how many answers were final."""
+        self._until = time.monotonic() + self._patience
+        self._ended = True
+        return self.finish()
+
     def finish(self) -> int:
-        """Wait until all is sent; return how many files were answered."""
+        """Wait until all is sent."""
         for lane in self._lanes:
             lane.join()
-        return self.answered
+        return sum(is_success(status) for _, status in self.answers)
+
+    def statuses(self, since: float, until: float) -> list[int]:
+        """Return the answers between two monotonic times."""
+        return [status for at, status in self.answers if since <= at < until]
+
+    def _next(self) -> tuple[Item, Facts] | None:
+        with self._lock:
+            path = None if self._ended else next(self._files, None)
+        if path is None:
+            return None
+        item = inspect_file(path)
+        assert isinstance(item, Item), item
+        return item, facts_of(item)
+
+    def _may_wait(self) -> bool:
+        return not self._ended or time.monotonic() < self._until
 
     def _lane(self) -> None:
         association: Association | None = None
         contexts: dict[tuple[str, str], int] = {}
-        while True:
-            try:
-                item, facts = self._waiting.get_nowait()
-            except queue.Empty:
-                break
+        while (found := self._next()) is not None:
+            item, facts = found
             done = False
-            while not done and time.monotonic() < self._until:
+            while not done and self._may_wait():
                 pair = (item.sop_class_uid, item.transfer_syntax_uid)
                 if association is None or pair not in contexts:
-                    contexts[pair] = 2 * len(contexts) + 1
+                    contexts.setdefault(pair, 2 * len(contexts) + 1)
                     if association is not None:
                         association.release()
                     association = self._open(contexts)
-                if association is None:
-                    time.sleep(PAUSE_SECONDS)
-                    continue
-                done = self._store(association, item, facts)
+                done = association is not None and self._store(association, item, facts)
                 if not done:
-                    association.close()
+                    if association is not None:
+                        association.close()
                     association = None
                     time.sleep(PAUSE_SECONDS)
             time.sleep(self._pace)
@@ -178,7 +192,5 @@ class Sender:
         except _Lost:
             return False  # no answer: unknown until it is sent again
         self.ledger.note(facts, "answer", status)
-        if status & 0xFF00 == 0xA700:
-            return False
-        self.answered += 1
-        return True
+        self.answers.append((time.monotonic(), status))
+        return status & 0xFF00 != 0xA700
