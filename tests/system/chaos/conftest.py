@@ -14,7 +14,7 @@ from trial import Trial
 
 from consumers import deidentify
 from infra.cassandra import Tables, migrate
-from infra.stack.layout import Addresses
+from infra.connections import CassandraConnection
 
 #: 1.0 is the guide's full count of every fault; the short form is what `make test` has time for.
 SCALE = float(os.environ.get("PRODROME_CHAOS_SCALE", "0"))
@@ -60,12 +60,12 @@ def trial(house: House, sender_ledger: Ledger, tmp_path: Path, chance: random.Ra
 
 
 @pytest.fixture(scope="session")
-def line_tables(stack: Addresses) -> Iterator[Tables]:
+def line_tables(cassandra_at: CassandraConnection) -> Iterator[Tables]:
     """Tables of both zones in a keyspace of their own."""
-    node, name = f"127.0.0.1:{stack.cassandra}", f"chaos_{uuid.uuid4().hex[:12]}"
+    name = f"chaos_{uuid.uuid4().hex[:12]}"
     for zone in ("trusted", "clean"):
-        migrate(node, name, zone, 1)
-    tables = Tables(node, name)
+        migrate(cassandra_at, name, zone, 1)
+    tables = Tables(cassandra_at, name)
     yield tables
     tables.close()
 

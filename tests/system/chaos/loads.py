@@ -5,10 +5,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-
-import numpy as np
 
 from infra.demo import VIEWS, make_exams, to_bytes
 from infra.load import mr_instance, write_mr

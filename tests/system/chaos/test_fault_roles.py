@@ -59,15 +59,14 @@ def test_f13_clocks_are_off_and_jump(trial: Trial, tmp_path: Path, scaled: Scale
     roles = ("relay", "deidentify", "catalog", "ledger", "score")
     offsets = dict(zip(roles, itertools.cycle((HOUR, -HOUR)), strict=False)) | {"ledger": HOUR}
     clocks = {role: Clock(tmp_path / f"{role}.time", offset) for role, offset in offsets.items()}
-    with under_load(trial):
-        with stopped(trial.house, *roles), acting(trial, roles, clocks=clocks):
-            for _ in range(scaled(1, 20)):
-                trial.sent(40)
-                for role, clock in clocks.items():
-                    offsets[role] = -offsets[role]
-                    clock.set(offsets[role])
-                time.sleep(2)
-            trial.sent(20)
+    with under_load(trial), stopped(trial.house, *roles), acting(trial, roles, clocks=clocks):
+        for _ in range(scaled(1, 20)):
+            trial.sent(40)
+            for role, clock in clocks.items():
+                offsets[role] = -offsets[role]
+                clock.set(offsets[role])
+            time.sleep(2)
+        trial.sent(20)
     judged(trial, offsets=offsets)
 
 
@@ -81,7 +80,9 @@ def acting(
 ) -> Iterator[list[Actor]]:
     """Roles of the test's own, while the supervisor's are stopped."""
     actors = [
-        Actor(trial.house, role, plug, {**(environment or {}), **(clocks[role].environment if clocks else {})})
+        Actor(
+            trial.house, role, plug, {**(environment or {}), **(clocks[role].environment if clocks else {})}
+        )
         for role in roles
     ]
     try:
@@ -94,9 +95,7 @@ def acting(
 # F14
 
 
-def test_f14_roles_come_and_go(
-    trial: Trial, tmp_path: Path, chance: random.Random, scaled: Scaled
-) -> None:
+def test_f14_roles_come_and_go(trial: Trial, tmp_path: Path, chance: random.Random, scaled: Scaled) -> None:
     """One to four processes of each stage, others every few seconds: no offset is skipped, no effect doubled."""
     roles = ("deidentify", "catalog", "score")
     record = tmp_path / "record"
@@ -168,7 +167,12 @@ def test_f15_poison(trial: Trial, tmp_path: Path, chance: random.Random, scaled:
     judged(trial, malformed=malformed, crashing=kinds, longest_stall=round(stall, 1))
     found = all_letters(trial)
     assert len(found) - before == malformed + len(bad)
-    assert {letter.reason for letter in found} >= {"malformed_message", "unknown_version", "crashed_worker", "over_budget"}
+    assert {letter.reason for letter in found} >= {
+        "malformed_message",
+        "unknown_version",
+        "crashed_worker",
+        "over_budget",
+    }
     assert not any(uid in letter.detail for letter in found for uid in uids)
 
 
