@@ -30,11 +30,15 @@ NAME: Final = "catalog"
 #: Closing costs about 10 ms; a longer row of them would keep instances waiting.
 CLOSE_AT_ONCE: Final = 20
 
-_OPEN: Final = "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)"
+# Opened and closed again and again, so by lightweight transaction: else a study that a process with a fast
+# clock has closed could not be opened for an hour.
+_OPEN: Final = (
+    "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?) IF NOT EXISTS"
+)
 _KNOWN: Final = (
     "SELECT sop, content_key, pixel_key FROM study_instances WHERE project = ? AND study = ? AND sop IN ?"
 )
-_CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ?"
+_CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ? IF EXISTS"
 
 
 class Catalog:

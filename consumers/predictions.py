@@ -39,8 +39,10 @@ _MOVE: Final = (
     "UPDATE prediction_head SET prediction = ?, revision = ? WHERE project = ? AND study = ? AND model = ?"
     " IF revision <= ?"
 )
+# By lightweight transaction, since `waiting` gives way to how it ended, whatever the clocks say.
 _RUN: Final = (
-    "INSERT INTO model_runs (bucket, model, project, study, revision, outcome) VALUES (?, ?, ?, ?, ?, ?)"
+    "UPDATE model_runs SET outcome = ?"
+    " WHERE bucket = ? AND model = ? AND project = ? AND study = ? AND revision = ? IF outcome != ?"
 )
 _LIFECYCLE: Final[dict[RunOutcome, LifecycleKind]] = {
     "predicted": "scored", "incomplete": "incomplete", "out_of_domain": "out_of_domain", "failed": "failed",
@@ -89,7 +91,8 @@ class Predictions:
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""
         self._tables.run_all(
-            (_RUN, (_bucket(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
+            (_RUN, (outcome, _bucket(key), model.package.card.id, *key, revision, outcome))
+            for revision in revisions
         )
 
     def _say(self, key: StudyKey, prediction: Prediction, seconds: float) -> None:

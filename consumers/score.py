@@ -41,10 +41,14 @@ NAME: Final = "score"
 #: Threads that read and prepare beside the forward pass; decoding is numpy, which lets others run.
 PREPARERS: Final = 2
 
+# Written and removed again and again, so by lightweight transaction: no clock decides which came last.
 _WAIT: Final = (
-    "INSERT INTO waiting_runs (partition, project, study, model, since, revised) VALUES (?, ?, ?, ?, ?, ?)"
+    "UPDATE waiting_runs SET since = ?, revised = ?"
+    " WHERE partition = ? AND project = ? AND study = ? AND model = ? IF revised != ?"
 )
-_DONE: Final = "DELETE FROM waiting_runs WHERE partition = ? AND project = ? AND study = ? AND model = ?"
+_DONE: Final = (
+    "DELETE FROM waiting_runs WHERE partition = ? AND project = ? AND study = ? AND model = ? IF EXISTS"
+)
 _WAITING: Final = "SELECT project, study, model, since, revised FROM waiting_runs WHERE partition = ?"
 
 
@@ -165,7 +169,7 @@ class Score:
         since = min(earlier.since, revised.revision) if earlier else revised.revision
         deadline = earlier.deadline if earlier else self._clock.monotonic() + self._deadline
         text = msgspec.json.encode(revised).decode()
-        self._tables.run(_WAIT, (partition, *key, model.package.card.id, since, text))
+        self._tables.run_once(_WAIT, (since, text, partition, *key, model.package.card.id, text))
         self._predictions.ran(key, model, range(since, revised.revision + 1), "waiting")
         self._waiting[name] = Waiting(partition, revised, since, deadline)
 

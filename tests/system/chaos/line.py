@@ -9,7 +9,7 @@ of the process that made it, for nothing of it lives on but what was written.
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import pydicom
 from evidence import Evidence, collect
 from needles import Search, identifiers
-from places import Place, of_file, of_text
+from places import Place, hits, of_file, of_text
 from sender import Ledger, facts_of
 
 from consumers import boundary
@@ -305,20 +305,22 @@ class Line:
 
     def leaks(self) -> list[str]:
         """Every clean object, message and row of this project, searched."""
-        search = Search(self.planted)
-        places: list[Place] = []
-        for path in sorted((self.clean_folder).rglob("*")):
+        return [
+            f"{name}: {len(found)} planted"
+            for name, found in hits(Search(self.planted), self._places()).items()
+        ]
+
+    def _places(self) -> Iterator[Place]:
+        for path in sorted(self.clean_folder.rglob("*")):
             if path.is_file():
-                places += of_file(f"object {path.name[-12:]}", path.read_bytes())
+                yield from of_file(f"object {path.name[-12:]}", path.read_bytes())
         for topic in TOPICS:
-            if topic.zone == "clean":
-                for message in self.topic(topic.name):
-                    places.append(Place(f"{topic.name} key", message.key))
-                    places += of_text(f"{topic.name} value", message.value)
+            for message in self.topic(topic.name) if topic.zone == "clean" else ():
+                yield Place(f"{topic.name} key", message.key)
+                yield from of_text(f"{topic.name} value", message.value)
         for row in self.tables.run("SELECT JSON * FROM study_instances"):
             if f'"{self.project}"' in row[0]:
-                places += of_text("study_instances", row[0].encode())
-        return [f"{p.name}: {len(hits)}" for p in places if (hits := search(p.data, opaque=p.opaque))]
+                yield from of_text("study_instances", row[0].encode())
 
     def evidence(self) -> Evidence:
         """Collect."""

@@ -9,6 +9,7 @@ from checker import judge
 from line import Killed, Line
 from loads import small_load
 
+from infra.cassandra import Tables
 from schemas.errors import SlowDown
 
 pytestmark = pytest.mark.stack
@@ -58,3 +59,26 @@ def sent(line: Line, batches: list[list[Path]], fault: Callable[[Line], object] 
         line.run(rounds=2)
     line.run()
     return line
+
+
+@pytest.mark.parametrize("first", [3600.0, -3600.0])
+def test_no_row_loses_to_one_with_a_later_time(
+    make_line: Callable[[], Line], tmp_path: Path, line_tables: Tables, first: float
+) -> None:
+    """F13 at its smallest: a process an hour ahead or behind, then one that is right, then the first again."""
+    line = make_line()
+    cluster = line_tables._connected().cluster
+    right = cluster.timestamp_generator
+    try:
+        for off, paths in zip(
+            (first, 0.0, first, -first), small_load(tmp_path / "files", "skew"), strict=True
+        ):
+            cluster.timestamp_generator = lambda off=off: right() + int(1e6 * off)
+            line.start()
+            line.send(*paths)
+            line.run()
+    finally:
+        cluster.timestamp_generator = right
+    verdict = judge(line.evidence())
+    assert verdict.zero, verdict.table()
+    assert not any(row.project == line.project for row in line_tables.run("SELECT project FROM open_studies"))

@@ -16,13 +16,14 @@ from evidence import collect
 from house import House, eventually
 from loads import Stream
 from needles import Search, identifiers
+from places import hits
 from sender import Ledger, Sender
 
 from commands.status import GROUPS
 from infra.connections import kafka_of
 from infra.kafka import Received, lags
 from schemas.errors import ProdromeError
-from schemas.topics import BY_NAME, TOPICS
+from schemas.topics import BY_NAME
 
 #: Until nothing is in flight: the guide allows five minutes after faults heal; a machine that restarts much, more.
 PATIENCE = 420.0
@@ -115,13 +116,11 @@ class Trial:
 
     def leaks(self) -> list[str]:
         """Every clean object, message, row, log and metric, searched for what this load planted."""
-        search = Search(self._planted())
-        assert len(search.needles) > 5
-        found = []
-        for place in self._places():
-            if search(place.data, opaque=place.opaque):
-                found.append(f"{place.name} holds something planted")
-        return found
+        planted = self._planted()
+        assert len(planted) > 5
+        return [
+            f"{name}: {len(found)} planted" for name, found in hits(Search(planted), self._places()).items()
+        ]
 
     def _planted(self) -> set[str]:
         files = sorted(self._folder.glob("*.dcm"))
@@ -133,10 +132,7 @@ class Trial:
 
     def _places(self) -> Iterable[Any]:
         yield from places.clean_files(self.house)
-        for topic in TOPICS:
-            if topic.zone == "clean":
-                yield from places.topics(self.house, "clean")
-                break
+        yield from places.topics(self.house, "clean")
         yield from places.tables(self.house, "clean")
         yield from places.logs_and_work(self.house)
         yield from places.metrics(self.house)
