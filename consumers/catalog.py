@@ -110,13 +110,15 @@ class Catalog:
         opened: dict[StudyKey, Record] = {}
         messages = []
         for (key, waiting), head in zip(found.items(), self._assembler.heads(list(found)), strict=True):
-            new = (record for record in waiting if head is None or not self._is_indexed(key, record.event))
-            if (first := next(new, None)) is None:
-                continue  # a redelivery to a study that has closed
-            opened[key] = first
-            late = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
-            messages.append(late or self._assembler.say(key, "first_instance"))
-        self._tables.write([[_open_row(key, record)] for key, record in opened.items()])
+            opened[key] = waiting[0]
+            if head is None:
+                messages.append(self._assembler.say(key, "first_instance"))
+            elif not all(self._is_indexed(key, record.event) for record in waiting):
+                messages.append(self._assembler.say(key, "late_instance", revision=head.revision))
+            # else a repeat to a study that has closed: it closes again, and says again what it said
+        # One after the other: transactions of one partition get in each other's way.
+        for key, record in opened.items():
+            self._tables.run_once(*_open_row(key, record))
         return set(opened), messages
 
     def _is_indexed(self, key: StudyKey, event: Any) -> bool:

@@ -65,6 +65,11 @@ class Predictions:
         found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         return found[0].outcome if found and found[0].published else None
 
+    def repeat(self, key: StudyKey, model: Model, prediction_id: str) -> None:
+        """Publish again a prediction that was published before, with the body that it has."""
+        [row] = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
+        self._say(key, msgspec.json.decode(row.body, type=Prediction), 0.0)
+
     def publish(self, prediction: Prediction, seconds: float = 0.0) -> None:
         """Store and publish a prediction, once; returns when it is confirmed.
 
@@ -87,6 +92,10 @@ class Predictions:
         self._move_head(key, prediction)  # before the mark: a marked prediction is never looked at again
         self._tables.run_once(_PUBLISHED, row)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
+
+    def ended(self, key: StudyKey, model: Model, revision: int) -> RunOutcome | None:
+        """Return how the model ended for a revision, or None."""
+        return run_outcome(self._tables, key, model.package.card.id, revision)
 
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""

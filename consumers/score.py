@@ -3,7 +3,8 @@
 For each revision and each model
 
 1. `select`: nothing of its kind -> no run. Inputs missing -> wait, and say `incomplete` once at the deadline.
-2. The same selected inputs were answered before -> the revision has that answer, nothing is published.
+2. The same selected inputs were answered before -> the revision has that answer, nothing is published; but the
+   same revision again is a repeat, and so is its answer.
 3. Else read and prepare the exams of the whole batch in threads, run one forward pass over them, publish.
 
 A study of two patients (`identity_conflict`) is not scored. Waiting runs are rows, read again on assignment.
@@ -156,13 +157,21 @@ class Score:
         known = self._predictions.outcome_of(exam.key, exam.model, run.prediction)
         if known is None:
             return [run]
+        if self._answered(exam) == known:
+            self._predictions.repeat(exam.key, exam.model, run.prediction)
         self._ended(partition, exam.key, exam.model, exam.revised.revision, known)
         return []
+
+    def _answered(self, exam: Exam) -> RunOutcome | None:
+        """Return how this revision ended before: then it is a repeat, and its answer is said again."""
+        return self._predictions.ended(exam.key, exam.model, exam.revised.revision)
 
     def _wait(self, partition: int, exam: Exam) -> None:
         key, model, revised = exam.key, exam.model, exam.revised
         name = (key, model.package.card.id)
         if self._predictions.outcome_of(key, model, exam.incomplete_id) is not None:
+            if self._answered(exam) == "incomplete":
+                self._predictions.repeat(key, model, exam.incomplete_id)
             self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), "incomplete")
             return
         earlier = self._waiting.get(name)

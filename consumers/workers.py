@@ -135,7 +135,9 @@ class Workers:
                         results.update(zip(some, found, strict=True))
         except (BrokenProcessPool, _Hung) as error:
             if isinstance(error, _Hung):
-                self._hung |= {jobs[i].name for future, some in waiting.items() if future.running() for i in some}
+                self._hung |= {
+                    jobs[i].name for future, some in waiting.items() if future.running() for i in some
+                }
             log.error("a worker died or hung with %d jobs in work; they run one by one now", len(which))
             self.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from house import House
 from line import Inline, Line
+from scale import SCALE
 from sender import Ledger
 from trial import Trial
 
@@ -16,8 +17,6 @@ from consumers import deidentify
 from infra.cassandra import Tables, migrate
 from infra.connections import CassandraConnection
 
-#: 1.0 is the guide's full count of every fault; the short form is what `make test` has time for.
-SCALE = float(os.environ.get("PRODROME_CHAOS_SCALE", "0"))
 SEED = os.environ.get("PRODROME_CHAOS_SEED", "") or uuid.uuid4().hex[:8]
 
 

@@ -87,7 +87,7 @@ class Fused:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inside, name)
-        if name not in ("put", "put_again", "run", "run_all", "run_once", "write_partition"):
+        if name not in ("put", "put_again", "run", "run_once"):
             return method
 
         def call(*arguments: Any) -> Any:
@@ -96,6 +96,24 @@ class Fused:
             return self._fuse.run(lambda: method(*arguments))
 
         return call
+
+    def run_all(self, statements: Iterable[Any]) -> list[Any]:
+        """Each for itself: they go beside each other, and a death may come between any two."""
+        return self._apart(list(statements), lambda one: self._inside.run_all([one])[0])
+
+    def write(self, partitions: Iterable[Any]) -> None:
+        """Each partition for itself."""
+        self._apart(list(partitions), lambda one: self._inside.write([one]))
+
+    def write_small(self, rows: Sequence[Any]) -> None:
+        """Each row for itself."""
+        self._apart(list(rows), lambda one: self._inside.write_small([one]))
+
+    def _apart(self, some: list[Any], effect: Callable[[Any], Any]) -> list[Any]:
+        # In an order that nobody relies on.
+        order = sorted(range(len(some)), key=lambda i: zlib.crc32(bytes([i % 256, self._fuse.count % 256])))
+        done = {i: self._fuse.run(lambda i=i: effect(some[i])) for i in order}  # type: ignore[misc]
+        return [done[i] for i in range(len(some))]
 
 
 class Broker:
@@ -107,9 +125,9 @@ class Broker:
         self.committed: dict[tuple[str, str, int], int] = defaultdict(int)
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Append all."""
-        if messages:
-            self._fuse.run(lambda: [self._append(message) for message in messages])
+        """Append all; each may be the last that was confirmed."""
+        for message in messages:
+            self._fuse.run(lambda message=message: self._append(message))  # type: ignore[misc]
 
     def _append(self, message: Message) -> None:
         partitions = self.topics[message.topic]

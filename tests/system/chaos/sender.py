@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pydicom
 from pydicom.dataset import Dataset
 
-from producers.send import Association, Destination, Item, _Lost, _Refused, inspect_file
+from producers.send import Association, AssociationRefused, Destination, Item, Lost, inspect_file
 
 #: Between attempts of what was lost or refused.
 PAUSE_SECONDS = 0.3
@@ -182,14 +182,14 @@ class Sender:
     def _open(self, contexts: dict[tuple[str, str], int]) -> Association | None:
         try:
             return Association(self.destination, dict(contexts))
-        except (_Lost, _Refused):
+        except (Lost, AssociationRefused):
             return None
 
     def _store(self, association: Association, item: Item, facts: Facts) -> bool:
         self.ledger.note(facts, "attempt")
         try:
             status = association.store(item)
-        except _Lost:
+        except Lost:
             return False  # no answer: unknown until it is sent again
         self.ledger.note(facts, "answer", status)
         self.answers.append((time.monotonic(), status))

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from broken import BROKEN
 from checker import judge
-from conftest import SCALE
 from line import Line
 from loads import small_load
+from scale import LONG
 from test_line import sent
 
 pytestmark = pytest.mark.stack
 
 #: Of twenty runs, nineteen: what a broken build does under chance, chance may hide once.
-RUNS, AT_LEAST = (20, 19) if SCALE >= 0.1 else (1, 1)
+RUNS, AT_LEAST = (20, 19) if LONG else (1, 1)
 
 
 @pytest.mark.parametrize("name", BROKEN)
