@@ -72,13 +72,14 @@ def line_tables(cassandra_at: CassandraConnection) -> Iterator[Tables]:
 @pytest.fixture
 def make_line(
     line_tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Line]]:
-    """A maker of lines, each with a spool and a project of its own."""
+) -> Iterator[Callable[..., Line]]:
+    """A maker of lines, each with a spool and a project of its own, or over a home that a receiver has left."""
     monkeypatch.setattr(deidentify, "Workers", Inline)
     made: list[Line] = []
 
-    def make() -> Line:
-        made.append(Line(tmp_path / f"line{len(made)}", line_tables))
+    def make(home: Path | None = None, project: str = "") -> Line:
+        name = project or f"line-{uuid.uuid4().hex[:8]}"
+        made.append(Line(home or tmp_path / f"line{len(made)}", line_tables, name))
         return made[-1]
 
     yield make

@@ -183,14 +183,15 @@ class Line:
 
     home: Path
     tables: Tables
-    project: str = field(default_factory=lambda: f"line-{uuid.uuid4().hex[:8]}")
+    project: str
     batch: int = 2
     fuse: Fuse = field(default_factory=Fuse)
     kills: int = 0
+    on_wait: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         key = self.home / "secrets" / "master.key"
-        key.parent.mkdir(parents=True)
+        key.parent.mkdir(parents=True, exist_ok=True)
         key.write_text("07" * 32)
         key.chmod(0o600)
         self.settings = load({"PRODROME_HOME": str(self.home)})
@@ -253,7 +254,7 @@ class Line:
             Catalog(self.settings, tables, store, broker, self.clock),
             LedgerStage(self.settings, tables, self.clock),
         ]
-        self.loops = [Loop(stage, broker, _Never(), 100) for stage in stages]  # type: ignore[arg-type]
+        self.loops = [Loop(stage, broker, _Never(self), 100) for stage in stages]  # type: ignore[arg-type]
         self._told = False
 
     def run(self, rounds: int = 1 << 30) -> None:
@@ -346,10 +347,14 @@ class Line:
 
 
 class _Never:
-    """A stop that nobody sets; pauses are skipped."""
+    """A stop that nobody sets; pauses are skipped, and told."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     def is_set(self) -> bool:
         return False
 
     def wait(self, _seconds: float | None = None) -> bool:
+        self._line.on_wait()
         return False
