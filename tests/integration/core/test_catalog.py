@@ -119,15 +119,6 @@ def test_a_late_instance_makes_the_next_revision(room: Room) -> None:
     assert room.outbox.kinds() == ["first_instance", "revised", "late_instance", "revised"]
 
 
-def test_a_repeat_of_what_is_in_the_revision_makes_none(room: Room) -> None:
-    """At least once: the same message after its revision."""
-    room.take(instance("1.1"))
-    room.quiet()
-    room.take(instance("1.1"))
-    room.quiet()
-    assert len(room.revisions) == 1
-
-
 def test_excluded_instances_alone_make_no_revision(room: Room) -> None:
     """A study whose every image waits in quarantine has nothing to show."""
     gone = ExcludedInstance(

@@ -246,9 +246,10 @@ class Line:
         self.relay = Relay(self.spool.folder, broker, large_bytes=1 << 30, clock=self.clock)
         store: Any = Fused(Store(self.settings.clean.store, "clean"), self.fuse)
         boundary_stage = Deidentify(self.settings, tables, broker, self.clock)
-        crossing: Any = boundary_stage._workers
-        for name in ("_clean", "_trusted"):
-            setattr(crossing._boundary, name, Fused(getattr(crossing._boundary, name), self.fuse))
+        workers: Any = boundary_stage._workers
+        for side in (workers._boundary, boundary_stage._boundary):
+            side._clean = Fused(side._clean, self.fuse)
+            side.kept.store = Fused(side.kept.store, self.fuse)
         stages = [
             boundary_stage,
             Catalog(self.settings, tables, store, broker, self.clock),
