@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from house import CHECKOUT, House, eventually
 
 from commands.stack import layout
+from infra.connections import cassandra_of, kafka_of
 from infra.stack import processes, ready
 from infra.stack.lifecycle import status
 from infra.stack.ports import is_free
@@ -60,9 +60,9 @@ def kill(house: House, program: str) -> None:
 def is_ready(house: House, program: str) -> bool:
     """Whether a program answers for itself."""
     if program == "kafka":
-        return ready.kafka_answers(house.settings.trusted.kafka)
+        return ready.kafka_answers(kafka_of(house.settings.trusted))
     if program == "cassandra":
-        return ready.cassandra_answers(int(house.settings.trusted.cassandra.rpartition(":")[2]))
+        return ready.cassandra_answers(cassandra_of(house.settings.trusted))
     port = json.loads(layout(house.settings).state.read_text())["ports"][f"metrics:{program}"]
     return ready.role_answers(program, port)
 
@@ -123,6 +123,7 @@ class Actor:
         self.port = next(p for p in range(29300 + 2 * Actor._count, 29999) if is_free(p))
         added = {
             "PRODROME_ROLE_METRICS_PORT": str(self.port), "CHAOS_PLUG": plug,
+            "PRODROME_ROLE_CONFINE": "off",  # what a test brings lies outside of what a role may read
             "PYTHONPATH": f"{CHECKOUT}:{PLUG}", processes.MARK: str(house.home), "SPT_NOENV": "1",
         }  # fmt: skip
         environ = {**outside, **launch["env"], **added, **(environment or {})}
@@ -148,8 +149,3 @@ class Actor:
             self.process.wait(40)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-def wait_a_while(seconds: float) -> None:
-    """Let the load run."""
-    time.sleep(seconds)

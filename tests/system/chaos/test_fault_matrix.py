@@ -19,6 +19,8 @@ from programs import children, deaths, held, kill, pid, stopped
 from trial import Trial
 
 from commands.status import GROUPS
+from infra.connections import kafka_of
+from infra.kafka import client_config
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(6 * 3600)]
 
@@ -129,6 +131,6 @@ def test_f10_cassandra_is_slow_away_and_killed(trial: Trial, chance: random.Rand
 
 def members(house: House) -> dict[str, list[str]]:
     """The members of every group, by the broker."""
-    admin = AdminClient({"bootstrap.servers": house.settings.trusted.kafka})
+    admin = AdminClient(client_config(kafka_of(house.settings.trusted)))
     found = admin.describe_consumer_groups(list(GROUPS))
     return {group: [m.member_id for m in future.result().members] for group, future in found.items()}
