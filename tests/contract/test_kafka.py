@@ -1,10 +1,12 @@
 """What infra.kafka promises, on a real broker."""
 
 import threading
+import time
 import uuid
+from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from infra.connections import KafkaConnection
@@ -125,6 +127,17 @@ def test_everything_waits_for_a_group_that_never_read(kafka_at: KafkaConnection,
     assert [lag.messages for lag in lags(kafka_at, {"nobody": ["contract.none"]})] == [0]
 
 
+def until(commit: Callable[[], object]) -> None:
+    """A topic that was just made is not known everywhere at once."""
+    for _ in range(50):
+        try:
+            commit()
+            return
+        except KafkaException:
+            time.sleep(0.2)
+    commit()
+
+
 def test_a_group_past_the_end_is_pulled_back_to_it(kafka_at: KafkaConnection, producer: Producer) -> None:
     """As a broker leaves it that lost messages and kept the group's place; other places stay."""
     topic, group = new_topic(kafka_at, partitions=2), f"group.{uuid.uuid4().hex}"
@@ -132,7 +145,7 @@ def test_a_group_past_the_end_is_pulled_back_to_it(kafka_at: KafkaConnection, pr
     consumer = Consumer({**client_config(kafka_at), "group.id": group})
     try:
         places = [TopicPartition(topic, 0, 1), TopicPartition(topic, 1, 1000)]
-        consumer.commit(offsets=places, asynchronous=False)
+        until(lambda: consumer.commit(offsets=places, asynchronous=False))
         [lag] = pull_back(kafka_at, {group: (topic,)})
         first, second = (place.offset for place in consumer.committed(places))
         end = sum(m.partition == 1 for m in read(kafka_at, topic, from_start=True, follow=False))

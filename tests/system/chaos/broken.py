@@ -16,6 +16,7 @@ from line import Killed, Line
 
 from consumers import boundary, identity, intakes, settle
 from consumers.assemble import Assembler
+from consumers.catalog import _CLOSED
 from consumers.ledger import Ledger, Segment
 from consumers.loop import Loop
 from infra.objects import Store
@@ -163,17 +164,16 @@ def bodies_that_differ(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settle, "_clean_instance", clean_instance)
 
 
-def mark_before_publishing(patch: pytest.MonkeyPatch) -> None:
-    """A revision is marked as published, and published then."""
-    right = Assembler._publish
+def forget_before_publishing(patch: pytest.MonkeyPatch) -> None:
+    """A study is taken from the open ones, and gets its revision then."""
+    right = Assembler.close
 
-    def publish(self: Assembler, key: Any, revised: Any) -> None:
-        from consumers.assemble import _PUBLISHED
+    def close(self: Assembler, key: Any) -> None:
+        for partition in range(3):
+            self._tables.run(_CLOSED, (partition, *key))
+        right(self, key)
 
-        self._tables.run_once(_PUBLISHED, (*key, revised.revision, revised.set_id))
-        right(self, key, revised)
-
-    patch.setattr(Assembler, "_publish", publish)
+    patch.setattr(Assembler, "close", close)
 
 
 def ledger_by_count(patch: pytest.MonkeyPatch) -> None:
@@ -206,6 +206,9 @@ class _Forgetful:
 
     def run(self, cql: str, values: Any) -> Any:
         return [] if cql.startswith("SELECT") else self._tables.run(cql, values)
+
+    def run_once(self, cql: str, values: Any) -> Any:
+        return True, self._tables.run(cql.replace(" IF NOT EXISTS", ""), values)
 
 
 # faults
@@ -305,8 +308,8 @@ BROKEN: Final[dict[str, Broken]] = {
     ),
     "settled before clean": Broken(settle_before_clean, nothing, ("lost",)),
     "bodies that differ": Broken(bodies_that_differ, kill_when_sent, ("doubled",)),
-    "marked before published": Broken(
-        mark_before_publishing, kill_in_place_of("study.revised.v1"), ("lost",)
+    "forgotten before published": Broken(
+        forget_before_publishing, kill_in_place_of("study.revised.v1"), ("lost",)
     ),
     "the ledger counts": Broken(ledger_by_count, kill_when_sent, ("stuck",)),
     "the ledger overwrites": Broken(ledger_loses_rows, nothing, ("stuck",)),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from disks import MEGABYTE, SmallParts, small_disk
 from house import House
 from line import Inline, Line
 from scale import SCALE
@@ -16,6 +17,8 @@ from trial import Trial
 from consumers import deidentify
 from infra.cassandra import Tables, migrate
 from infra.connections import CassandraConnection
+from infra.stack.layout import Layout
+from infra.stack.lifecycle import down, up
 
 SEED = os.environ.get("PRODROME_CHAOS_SEED", "") or uuid.uuid4().hex[:8]
 
@@ -67,6 +70,18 @@ def line_tables(cassandra_at: CassandraConnection) -> Iterator[Tables]:
     tables = Tables(cassandra_at, name)
     yield tables
     tables.close()
+
+
+@pytest.fixture(scope="session")
+def small_parts(make_layout: Callable[[str], Layout]) -> Iterator[SmallParts]:
+    """A Kafka and a Cassandra of the chaos tests' own, each on a small disk; they may be killed and filled."""
+    layout = make_layout("small")
+    with (
+        small_disk(layout.home / "kafka", 256 * MEGABYTE) as kafka,
+        small_disk(layout.home / "cassandra", 512 * MEGABYTE) as cassandra,
+    ):
+        yield SmallParts(layout, up(layout, say=print), kafka, cassandra)
+        down(layout)
 
 
 @pytest.fixture

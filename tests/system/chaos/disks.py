@@ -5,8 +5,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from infra.connections import CassandraConnection, KafkaConnection
+from infra.stack.layout import Addresses, Layout
+from infra.stack.lifecycle import status
+from infra.stack.logins import cassandra_as, kafka_as
 
 MEGABYTE = 1 << 20
 
@@ -20,7 +26,8 @@ class Disk:
     def fill(self) -> None:
         """Have no byte free from now on."""
         found = os.statvfs(self.path)
-        self._resize((found.f_blocks - found.f_bfree) * found.f_frsize)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        self._resize(max(used, found.f_frsize))  # none would be no limit
 
     def free(self) -> None:
         """Have the space of the beginning."""
@@ -42,3 +49,30 @@ def small_disk(path: Path, size: int = 64 * MEGABYTE) -> Iterator[Disk]:
         yield Disk(path, size)
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class SmallParts(NamedTuple):
+    """A stack without roles, and the disks of its parts."""
+
+    layout: Layout
+    addresses: Addresses
+    kafka_disk: Disk
+    cassandra_disk: Disk
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """Its Kafka, as one who may do everything."""
+        return kafka_as(self.layout, self.addresses)
+
+    @property
+    def cassandra(self) -> CassandraConnection:
+        """Its Cassandra, as one who may do everything."""
+        return cassandra_as(self.layout, self.addresses)
+
+    def pid(self, part: str) -> int | None:
+        """The process of a part now."""
+        return next(row.pid for row in status(self.layout) if row.name == part)
+
+    def deaths(self, part: str) -> int:
+        """How often it ended without being told to."""
+        return next(row.restarts for row in status(self.layout) if row.name == part)

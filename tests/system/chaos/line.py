@@ -204,11 +204,14 @@ class Line:
         self.spool = Spool(Path(self.settings.spool.path), clock=self.clock)
         self.ledger = Ledger(self.home / "sent.jsonl")
         self.planted: set[str] = set()
+        self._closed = False
         self.start()
 
     def close(self) -> None:
         """End the writer of the spool."""
-        self.spool.close()
+        if not self._closed:
+            self.spool.close()
+        self._closed = True
 
     # the sender's side
 
@@ -300,8 +303,9 @@ class Line:
         self.clock.advance(QUIET)
         for loop in self.loops:
             loop.call(loop.stage.tick)
-        return any(self.broker.waiting(s.stage.group, s.stage.topics) for s in self.loops) or (
-            before != self.fuse.count and self.fuse.at is not None
+        # A tick that did something may have left the rest to the next one.
+        return before != self.fuse.count or any(
+            self.broker.waiting(loop.stage.group, loop.stage.topics) for loop in self.loops
         )
 
     # the world's side
