@@ -212,8 +212,8 @@ def _shares(which: list[int], workers: int) -> Iterator[list[int]]:
 
 def _budget(jobs: Sequence[Job]) -> float:
     """Return the seconds for jobs that one worker does one after the other."""
-    rest = sum(job.length / BUDGET_BYTES_PER_SECOND + job.waits for job in jobs)
-    return BUDGET_SECONDS + rest
+    rate = sum(job.length for job in jobs) / BUDGET_BYTES_PER_SECOND
+    return BUDGET_SECONDS + rate + max(job.waits for job in jobs)
 
 
 def own_journal(folder: Path, name: str) -> Path:

@@ -200,7 +200,7 @@ def test_a_grant_too_many_is_found_and_taken_back(
     with closing(Tables(cassandra_as(shared_layout, stack), None)) as tables:
         roles = {row.role for row in tables.run("SELECT role FROM system_auth.roles")}
     assert roles == {
-        access.user(p) for p in access.PRINCIPALS if password_file(shared, p, "cassandra").exists()
+        access.user(p) for p in access.PRINCIPALS if password_file(shared_layout, p, "cassandra").exists()
     }
 
 
@@ -221,7 +221,7 @@ def test_nobody_comes_in_without_the_right_password(
         (tmp_path / name).chmod(0o600)
     kafka, cassandra = kafka_as(shared_layout, stack, "score"), cassandra_as(shared_layout, stack, "score")
     wrong: dict[str, Any] = {"password_file": tmp_path / "wrong"}
-    others: dict[str, Any] = {"password_file": password_file(shared, "catalog", "kafka")}
+    others: dict[str, Any] = {"password_file": password_file(shared_layout, "catalog", "kafka")}
     public: dict[str, Any] = {"username": "cassandra", "password_file": tmp_path / "public"}
     assert ready.kafka_answers(kafka)
     assert ready.cassandra_answers(cassandra)
