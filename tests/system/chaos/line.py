@@ -50,6 +50,10 @@ class Killed(BaseException):
     """The process is gone; nothing in the product catches it."""
 
 
+class Endless(BaseException):
+    """The line waits for ever: a mistake of a test, or a stage that should not wait."""
+
+
 class Fuse:
     """Blows at the n-th effect, `before` it happens or behind it; `error` is raised then."""
 
@@ -355,11 +359,14 @@ class _Never:
     """A stop that nobody sets; pauses are skipped, and told."""
 
     def __init__(self, line: Line) -> None:
-        self._line = line
+        self._line, self._waits = line, 0
 
     def is_set(self) -> bool:
         return False
 
     def wait(self, _seconds: float | None = None) -> bool:
+        self._waits += 1
+        if self._waits > 1000:
+            raise Endless("a dependency is waited for, and nothing brings it back")
         self._line.on_wait()
         return False

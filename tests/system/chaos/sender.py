@@ -78,12 +78,13 @@ def facts_of(item: Item) -> Facts:
 
 
 class Ledger:
-    """What was sent and answered, a file of lines; many threads write."""
+    """What was sent and answered, a file of lines; many threads write. `poison` are UIDs that must end as dead."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._lock = threading.Lock()
         self._path = path
+        self.poison: set[str] = set()
 
     def note(self, facts: Facts, event: str, status: int | None = None) -> None:
         """Write a line and sync it."""

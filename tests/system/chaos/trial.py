@@ -43,7 +43,6 @@ class Trial:
         self.clean_folder, self.trusted_folder = house.home / "clean", house.home / "trusted"
         self.stream = Stream(folder, seed)
         self.sender = Sender(ledger, house.destination(CALLED), associations=4, pace=0.05)
-        self.poison: frozenset[str] = frozenset()
         self._folder = folder
         self._scored: set[str] = set()
 
@@ -93,7 +92,9 @@ class Trial:
     def verdict(self) -> Verdict:
         """Judge all that was ever sent to this project."""
         sent = self.ledger.sent()
-        return judge(collect(self, sent, expected_dead=self.poison, scored=frozenset(self._scored)))
+        return judge(
+            collect(self, sent, expected_dead=frozenset(self.ledger.poison), scored=frozenset(self._scored))
+        )
 
     # the world's side
 
