@@ -39,6 +39,12 @@ def pid(house: House, program: str) -> int | None:
     return next(row.pid for row in status(layout(house.settings)) if row.name == program)
 
 
+def await_running(house: House, program: str) -> None:
+    """Wait until it has been up for a while: who dies sooner is started again after a longer pause each time."""
+    states = lambda: {row.name: row.state for row in status(layout(house.settings))}  # noqa: E731
+    eventually(lambda: states()[program] == "running", f"{program} running", PATIENCE)
+
+
 def children(house: House, program: str) -> list[int]:
     """The processes that a program has started."""
     at = pid(house, program)

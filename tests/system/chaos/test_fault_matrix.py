@@ -17,7 +17,7 @@ import pytest
 from checker import Verdict
 from confluent_kafka.admin import AdminClient
 from house import House, eventually
-from programs import children, deaths, held, kill, pid, stopped
+from programs import await_running, children, deaths, held, kill, pid, stopped
 from scale import LONG
 from trial import Trial
 
@@ -68,8 +68,10 @@ def test_killed(trial: Trial, chance: random.Random, scaled: Scaled, programs: t
             time.sleep(chance.uniform(0.2, 3.0))
             if name == "worker":
                 kill_worker(trial.house, chance)
-            else:
-                kill(trial.house, name)
+                continue
+            if chance.random() < 0.8:  # else it dies while it starts
+                await_running(trial.house, name)
+            kill(trial.house, name)
     judged(trial, kills=kills)
     after = deaths(trial.house)
     assert all(after[name] - before.get(name, 0) >= n for name, n in kills.items() if name != "worker")
