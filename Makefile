@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay stage deidentify score
-PEERS := dcmtk dicom3tools prometheus
+PEERS := dcmtk dicom3tools prometheus strace faketime
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench chaos peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -34,10 +34,14 @@ check: setup ## Format, lint, types and import rules; changes nothing
 bench: setup java-17 ## Measure on this machine, beside the figures to reach
 	$(BIN)/prodrome bench --quick
 
-peers: ## Install what tests talk to (Debian, as root): dcmtk, dicom3tools, prometheus
-	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null; then exit 0; \
+chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth
+	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos
+
+peers: ## Install what tests talk to or work with (Debian, as root): dcmtk, dicom3tools, prometheus, strace, faketime
+	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null \
+	&& command -v strace >/dev/null && command -v faketime >/dev/null; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PEERS); \
-	else echo "DICOM peers are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
+	else echo "peers of the tests are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
 
 docs: setup ## Write the generated pages of docs/ and the JSON Schemas anew
 	$(BIN)/python -m schemas.generate

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from commands.auditing import audited
 from commands.wiring import settings, told
+from infra.connections import kafka_of
 from infra.secret_files import write_secret
 from infra.settings import ENV_FILE, PREFIX, Settings, load, read_env_file
 from infra.stack import logins
@@ -25,6 +26,9 @@ from infra.stack.ports import recorded_addresses
 from schemas import access
 from schemas.errors import SettingsError
 from schemas.topics import Zone
+
+if TYPE_CHECKING:
+    from infra.kafka import Lag
 
 #: name -> arguments; the order is the order of starting.
 ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -140,7 +144,11 @@ def bring_up(say: object) -> Addresses:
         write_environment(
             found.home / "prodrome.env", role_environment(found, addresses, given, access.OPERATOR)
         )
-        make_access(load(role_environment(found, addresses, given, access.ADMIN)), addresses)
+        admin = load(role_environment(found, addresses, given, access.ADMIN))
+        make_access(admin, addresses)
+        for lag in pull_back_groups(admin):
+            what = f"{lag.group} stood {lag.messages} messages past what Kafka has kept of {lag.topic}"
+            say(f"{what}: set back")  # type: ignore[operator]
 
     def role(name: str, addresses: Addresses) -> Role:
         return Role(
@@ -161,6 +169,19 @@ def bring_up(say: object) -> Addresses:
 def roles() -> tuple[str, ...]:
     """Return what runs besides Kafka and Cassandra: the roles, and Prometheus where it is installed."""
     return (*ROLES, *((PROMETHEUS,) if shutil.which(PROMETHEUS) else ()))
+
+
+def pull_back_groups(found: Settings) -> "list[Lag]":
+    """Set back the groups whose messages a power loss has taken; nothing to do at any other start."""
+    from commands.status import GROUPS
+    from infra.kafka import pull_back
+    from schemas.topics import BY_NAME
+
+    pulled = []
+    for name, zone in (("trusted", found.trusted), ("clean", found.clean)):
+        groups = {group: topics for group, topics in GROUPS.items() if BY_NAME[topics[0]].zone == name}
+        pulled += pull_back(kafka_of(zone), groups)
+    return pulled
 
 
 def layout(found: Settings) -> Layout:

@@ -1,7 +1,8 @@
 """Assemble: turn what is indexed of a quiet study into a revision, once.
 
 1. Read the study's rows; take the effective instances; name the set.
-2. The set of the head already? Then nothing is new: publish again what was not confirmed, or end.
+2. The set of the head already? Then nothing is new, and what was said is said again with the same body: a repeat
+   that comes this far means that something behind it died, and a power loss may have taken topic and manifest.
 3. Write the manifest and the revision's row, then take the next number by lightweight transaction.
 4. Publish `study.revised`, then mark the head as published.
 
@@ -22,7 +23,8 @@ from infra.cassandra import Tables
 from infra.kafka import Producer
 from infra.objects import Store
 from schemas.codec import Message, body, encode
-from schemas.events import Lifecycle, LifecycleKind, Manifest, StudyRevised
+from schemas.errors import BadMessage
+from schemas.events import Lifecycle, LifecycleKind, Manifest, Pointer, StudyRevised
 from schemas.ids import set_id, study_key
 
 log = logging.getLogger(__name__)
@@ -59,18 +61,20 @@ class Assembler:
 
     def close(self, key: StudyKey) -> None:
         """Give a quiet study its revision, unless its set has one; returns when it is published."""
+        raced = False
         while True:
             counting = effective(self._tables.run(SELECT, key))
             if not counting.instances:
                 return  # opened, but its rows were never written: the message ended as a dead letter
             name = set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in counting.instances)
             head = self.head(key)
-            if head is None or head.set_id != name:
+            if head is None or head.set_id != name or not self._has_manifest(key, head, counting):
                 if not self._take_number(key, head, name, counting):
                     log.info("another catalog closed a study first; reading again")
+                    raced = True
                     continue
                 head = self.head(key)
-            if not head.published:
+            if not (raced and head.published):
                 self._publish(key, msgspec.json.decode(head.body, type=StudyRevised))
             return
 
@@ -93,31 +97,36 @@ class Assembler:
             return self._tables.run_once(_FIRST, (*key, revision, name, text))[0]
         return self._tables.run_once(_NEXT, (revision, name, text, *key, head.revision))[0]
 
+    def _has_manifest(self, key: StudyKey, head: Any, counting: Effective) -> bool:
+        """Whether the head's manifest is there, or could be written as it was; its members' flags may have changed."""
+        pointer = msgspec.json.decode(head.body, type=StudyRevised).manifest
+        try:
+            self._store.get(pointer)
+            return True
+        except BadMessage:
+            again = body(_manifest(key, head.revision, head.set_id, counting))
+            return (
+                len(again) == pointer.length
+                and self._put_manifest(key, head.revision, head.set_id, again) == pointer
+            )
+
     def _revised(self, key: StudyKey, revision: int, name: str, counting: Effective) -> StudyRevised:
-        instances, patient, flags = counting
-        manifest = Manifest(
-            project=key.project,
-            study_instance_uid=key.study,
-            patient_id=patient,
-            revision=revision,
-            set_id=name,
-            instances=tuple(instances),
-        )
-        # Named by content and number: flags of a member may change while the set's name does not.
-        pointer = self._store.put_again(
-            f"{key.project}/manifests/{name[:2]}/{name}-{revision}.json", body(manifest)
-        )
+        pointer = self._put_manifest(key, revision, name, body(_manifest(key, revision, name, counting)))
         return StudyRevised(
             project=key.project,
             study_instance_uid=key.study,
-            patient_id=patient,
+            patient_id=counting.patient,
             revision=revision,
             set_id=name,
-            instances=len(instances),
-            modalities=tuple(sorted({str(i.facts.get("modality") or "") for i in instances} - {""})),
+            instances=len(counting.instances),
+            modalities=tuple(sorted({str(i.facts.get("modality") or "") for i in counting.instances} - {""})),
             manifest=pointer,
-            flags=flags,
+            flags=counting.flags,
         )
+
+    def _put_manifest(self, key: StudyKey, revision: int, name: str, data: bytes) -> Pointer:
+        # Named by content and number: flags of a member may change while the set's name does not.
+        return self._store.put_again(f"{key.project}/manifests/{name[:2]}/{name}-{revision}.json", data)
 
     def _publish(self, key: StudyKey, revised: StudyRevised) -> None:
         kinds: list[LifecycleKind] = ["revised"]
@@ -139,3 +148,14 @@ class Assembler:
         )
         self._tables.run_once(_PUBLISHED, (*key, revised.revision, revised.set_id))
         metrics.inc("prodrome_catalog_revisions_total")
+
+
+def _manifest(key: StudyKey, revision: int, name: str, counting: Effective) -> Manifest:
+    return Manifest(
+        project=key.project,
+        study_instance_uid=key.study,
+        patient_id=counting.patient,
+        revision=revision,
+        set_id=name,
+        instances=tuple(counting.instances),
+    )

@@ -30,9 +30,13 @@ NAME: Final = "catalog"
 #: Closing costs about 10 ms; a longer row of them would keep instances waiting.
 CLOSE_AT_ONCE: Final = 20
 
-_OPEN: Final = "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)"
+# Opened and closed again and again, so by lightweight transaction: else a study that a process with a fast
+# clock has closed could not be opened for an hour.
+_OPEN: Final = (
+    "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?) IF NOT EXISTS"
+)
 _KNOWN: Final = "SELECT sop, content_key, pixel_key, version, conflict FROM study_instances WHERE project = ? AND study = ? AND sop IN ?"
-_CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ?"
+_CLOSED: Final = "DELETE FROM open_studies WHERE partition = ? AND project = ? AND study = ? IF EXISTS"
 
 
 class Catalog:
@@ -104,13 +108,15 @@ class Catalog:
         opened: dict[StudyKey, Record] = {}
         messages = []
         for (key, waiting), head in zip(found.items(), self._assembler.heads(list(found)), strict=True):
-            new = (record for record in waiting if head is None or not self._is_indexed(key, record.event))
-            if (first := next(new, None)) is None:
-                continue  # a redelivery to a study that has closed
-            opened[key] = first
-            late = self._assembler.say(key, "late_instance", revision=head.revision) if head else None
-            messages.append(late or self._assembler.say(key, "first_instance"))
-        self._tables.write([[_open_row(key, record)] for key, record in opened.items()])
+            opened[key] = waiting[0]
+            if head is None:
+                messages.append(self._assembler.say(key, "first_instance"))
+            elif not all(self._is_indexed(key, record.event) for record in waiting):
+                messages.append(self._assembler.say(key, "late_instance", revision=head.revision))
+            # else a repeat to a study that has closed: it closes again, and says again what it said
+        # One after the other: transactions of one partition get in each other's way.
+        for key, record in opened.items():
+            self._tables.run_once(*_open_row(key, record))
         return set(opened), messages
 
     def _is_indexed(self, key: StudyKey, event: Any) -> bool:

@@ -22,7 +22,7 @@ from consumers.intakes import Intakes
 from consumers.loop import Record
 from consumers.settle import NAME, Decided
 from consumers.vault import Vault
-from consumers.workers import Job, Workers
+from consumers.workers import Job, Workers, own_journal
 from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
@@ -75,7 +75,7 @@ class Deidentify:
         self._boundary = boundary.Boundary(settings)
         vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
         self._intakes = Intakes(tables, vault, self._keep, self._boundary.kept.seal_event, clock)
-        journal = settings.home / "work" / NAME / f"{lane}.json"
+        journal = own_journal(settings.home / "work" / NAME, lane)
         self._workers = Workers(
             boundary.cross, boundary.setup, (settings,), settings.deidentify.workers, journal
         )

@@ -36,9 +36,15 @@ _NAMES: Final = {code: name for name, code in CODES.items()}
 FREE_SECONDS: Final = 5.0
 
 _SELECT: Final = "SELECT records, sealed, outcomes, settled_at, freeable FROM ledger_segments WHERE spool = ? AND segment = ?"
-_WRITE: Final = (
-    "INSERT INTO ledger_segments (spool, segment, records, sealed, outcomes, counts, settled_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+# By lightweight transaction: a plain write of a process whose clock is behind, or of one that was asleep, would
+# lose to an older row, or win over a newer one.
+_FIRST: Final = (
+    "INSERT INTO ledger_segments (records, sealed, outcomes, counts, settled_at, spool, segment)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
+)
+_NEXT: Final = (
+    "UPDATE ledger_segments SET records = ?, sealed = ?, outcomes = ?, counts = ?, settled_at = ?"
+    " WHERE spool = ? AND segment = ? IF records = ? AND sealed = ? AND outcomes = ?"
 )
 _FREE: Final = "UPDATE ledger_segments SET freeable = true WHERE spool = ? AND segment = ?"
 
@@ -140,6 +146,10 @@ class Ledger:
             self._spools.add(spool)
 
     def _update(self, key: tuple[str, int], events: Sequence[InstanceSettled | SegmentRelayed]) -> None:
+        while not self._add(key, events):
+            log.info("another ledger wrote segment %s/%d first; reading again", *key)
+
+    def _add(self, key: tuple[str, int], events: Sequence[InstanceSettled | SegmentRelayed]) -> bool:
         found = self._tables.run(_SELECT, key)
         row = found[0] if found else None
         segment = (
@@ -157,8 +167,12 @@ class Ledger:
         if segment.settled and at is None:
             at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
             self._settled[key] = self._clock.now()
-        outcomes = bytes(segment.outcomes)
-        self._tables.run(_WRITE, (*key, segment.records, segment.sealed, outcomes, segment.counts, at))
+        now = (segment.records, segment.sealed, bytes(segment.outcomes), segment.counts, at)
+        if row is None:
+            return self._tables.run_once(_FIRST, (*now, *key))[0]
+        if (row.records, row.sealed, row.outcomes) == now[:3]:
+            return True
+        return self._tables.run_once(_NEXT, (*now, *key, row.records, row.sealed, row.outcomes))[0]
 
 
 def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -> dict[str, int]:

@@ -39,8 +39,10 @@ _MOVE: Final = (
     "UPDATE prediction_head SET prediction = ?, revision = ? WHERE project = ? AND study = ? AND model = ?"
     " IF revision <= ?"
 )
+# By lightweight transaction, since `waiting` gives way to how it ended, whatever the clocks say.
 _RUN: Final = (
-    "INSERT INTO model_runs (bucket, model, project, study, revision, outcome) VALUES (?, ?, ?, ?, ?, ?)"
+    "UPDATE model_runs SET outcome = ?"
+    " WHERE bucket = ? AND model = ? AND project = ? AND study = ? AND revision = ? IF outcome != ?"
 )
 _LIFECYCLE: Final[dict[RunOutcome, LifecycleKind]] = {
     "predicted": "scored", "incomplete": "incomplete", "out_of_domain": "out_of_domain", "failed": "failed",
@@ -62,6 +64,11 @@ class Predictions:
         """Return the outcome of a prediction that was published before, or None."""
         found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         return found[0].outcome if found and found[0].published else None
+
+    def repeat(self, key: StudyKey, model: Model, prediction_id: str) -> None:
+        """Publish again a prediction that was published before, with the body that it has."""
+        [row] = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
+        self._say(key, msgspec.json.decode(row.body, type=Prediction), 0.0)
 
     def publish(self, prediction: Prediction, seconds: float = 0.0) -> None:
         """Store and publish a prediction, once; returns when it is confirmed.
@@ -86,10 +93,15 @@ class Predictions:
         self._tables.run_once(_PUBLISHED, row)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
+    def ended(self, key: StudyKey, model: Model, revision: int) -> RunOutcome | None:
+        """Return how the model ended for a revision, or None."""
+        return run_outcome(self._tables, key, model.package.card.id, revision)
+
     def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""
         self._tables.run_all(
-            (_RUN, (bucket_of(key), model.package.card.id, *key, revision, outcome)) for revision in revisions
+            (_RUN, (outcome, bucket_of(key), model.package.card.id, *key, revision, outcome))
+            for revision in revisions
         )
 
     def _say(self, key: StudyKey, prediction: Prediction, seconds: float) -> None:

@@ -3,7 +3,8 @@
 For each revision and each model
 
 1. `select`: nothing of its kind -> no run. Inputs missing -> wait, and say `incomplete` once at the deadline.
-2. The same selected inputs were answered before -> the revision has that answer, nothing is published.
+2. The same selected inputs were answered before -> the revision has that answer, nothing is published; but the
+   same revision again is a repeat, and so is its answer.
 3. Else read and prepare the exams of the whole batch in threads, run one forward pass over them, publish.
 
 A study of two patients (`identity_conflict`) is not scored. Waiting runs are rows, read again on assignment.
@@ -41,10 +42,14 @@ NAME: Final = "score"
 #: Threads that read and prepare beside the forward pass; decoding is numpy, which lets others run.
 PREPARERS: Final = 2
 
+# Written and removed again and again, so by lightweight transaction: no clock decides which came last.
 _WAIT: Final = (
-    "INSERT INTO waiting_runs (partition, project, study, model, since, revised) VALUES (?, ?, ?, ?, ?, ?)"
+    "UPDATE waiting_runs SET since = ?, revised = ?"
+    " WHERE partition = ? AND project = ? AND study = ? AND model = ? IF revised != ?"
 )
-_DONE: Final = "DELETE FROM waiting_runs WHERE partition = ? AND project = ? AND study = ? AND model = ?"
+_DONE: Final = (
+    "DELETE FROM waiting_runs WHERE partition = ? AND project = ? AND study = ? AND model = ? IF EXISTS"
+)
 _WAITING: Final = "SELECT project, study, model, since, revised FROM waiting_runs WHERE partition = ?"
 
 
@@ -152,20 +157,28 @@ class Score:
         known = self._predictions.outcome_of(exam.key, exam.model, run.prediction)
         if known is None:
             return [run]
+        if self._answered(exam) == known:
+            self._predictions.repeat(exam.key, exam.model, run.prediction)
         self._ended(partition, exam.key, exam.model, exam.revised.revision, known)
         return []
+
+    def _answered(self, exam: Exam) -> RunOutcome | None:
+        """Return how this revision ended before: then it is a repeat, and its answer is said again."""
+        return self._predictions.ended(exam.key, exam.model, exam.revised.revision)
 
     def _wait(self, partition: int, exam: Exam) -> None:
         key, model, revised = exam.key, exam.model, exam.revised
         name = (key, model.package.card.id)
         if self._predictions.outcome_of(key, model, exam.incomplete_id) is not None:
+            if self._answered(exam) == "incomplete":
+                self._predictions.repeat(key, model, exam.incomplete_id)
             self._predictions.ran(key, model, range(revised.revision, revised.revision + 1), "incomplete")
             return
         earlier = self._waiting.get(name)
         since = min(earlier.since, revised.revision) if earlier else revised.revision
         deadline = earlier.deadline if earlier else self._clock.monotonic() + self._deadline
         text = msgspec.json.encode(revised).decode()
-        self._tables.run(_WAIT, (partition, *key, model.package.card.id, since, text))
+        self._tables.run_once(_WAIT, (since, text, partition, *key, model.package.card.id, text))
         self._predictions.ran(key, model, range(since, revised.revision + 1), "waiting")
         self._waiting[name] = Waiting(partition, revised, since, deadline)
 

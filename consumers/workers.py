@@ -3,7 +3,7 @@
 1. Before jobs start, a small file names them (the journal).
 2. They run in a pool of processes, some at a time. If a worker dies or the batch is over its budget, the pool is ended.
 3. What is not done then runs alone, one job after the other; a job that dies alone is counted in the journal,
-   and a fresh process goes on.
+   and a fresh process goes on. For one that hangs alone, the time when it hung among others counts too.
 4. The third time it is answered with `crashed_worker` (or `over_budget`) instead of being run again.
 
 If the whole role died, the journal says at the next start which job ran alone; it is counted too. Workers die
@@ -11,6 +11,8 @@ with their parent. This module does not know what a job does.
 """
 
 import ctypes
+import fcntl
+import itertools
 import json
 import logging
 import os
@@ -78,6 +80,7 @@ class Workers:
         self._count = count
         self._journal = journal
         self._crashes, self._suspects = self._read_journal()
+        self._hung: set[str] = set()
         self._pool: ProcessPoolExecutor | None = None
         self._lone: ProcessPoolExecutor | None = None  # the process of jobs that run alone
 
@@ -113,14 +116,15 @@ class Workers:
             return
         if self._pool is None:
             self._pool = self._new_pool(self._count)
+        waiting: dict[Future[Any], list[int]] = {}
         try:
-            waiting = {
+            waiting |= {
                 self._pool.submit(_call_each, self._function, [jobs[i].argument for i in some]): some
                 for some in _shares(which, self._count)
             }
             while waiting:
                 # Workers are never idle while jobs wait: if none ends within the longest budget, one hangs.
-                budget = max(sum(_budget(jobs[i]) for i in some) for some in waiting.values())
+                budget = max(_budget([jobs[i] for i in some]) for some in waiting.values())
                 done, _ = wait(waiting, budget, FIRST_COMPLETED)
                 if not done:
                     raise _Hung
@@ -129,7 +133,11 @@ class Workers:
                     found = _result(future)
                     if isinstance(found, list):  # else something in it could not be sent back: alone, then
                         results.update(zip(some, found, strict=True))
-        except (BrokenProcessPool, _Hung):
+        except (BrokenProcessPool, _Hung) as error:
+            if isinstance(error, _Hung):
+                self._hung |= {
+                    jobs[i].name for future, some in waiting.items() if future.running() for i in some
+                }
             log.error("a worker died or hung with %d jobs in work; they run one by one now", len(which))
             self.close()
 
@@ -140,7 +148,7 @@ class Workers:
             self._lone = self._lone or self._new_pool(1)
             try:
                 future = self._lone.submit(_call, self._function, job.argument)
-                if not wait([future], _budget(job)).done:
+                if not wait([future], _budget([job])).done:
                     raise _Hung
                 result = _result(future)
                 self._forget(job.name)
@@ -150,10 +158,13 @@ class Workers:
             except _Hung:
                 reason = "over_budget"
             self._end_lone()
-            self._crashes[job.name] = self._crashes.get(job.name, 0) + 1
+            # That its share hung was the first time, then: nobody waits longer than three budgets.
+            shared = reason == "over_budget" and job.name in self._hung
+            self._hung.discard(job.name)
+            self._crashes[job.name] = self._crashes.get(job.name, 0) + 1 + shared
             log.error("job %s: %s, time %d of %d", job.name, reason, self._crashes[job.name], CRASHES)
         self._forget(job.name)
-        return BadMessage(reason, f"{CRASHES} times, each alone in its worker")
+        return BadMessage(reason, f"{CRASHES} times in its worker")
 
     def _new_pool(self, count: int) -> ProcessPoolExecutor:
         # spawn: a fork would share librdkafka's and Cassandra's threads and sockets.
@@ -190,6 +201,7 @@ class Workers:
     def _forget(self, name: str) -> None:
         self._crashes.pop(name, None)
         self._suspects.discard(name)
+        self._hung.discard(name)
 
 
 def _shares(which: list[int], workers: int) -> Iterator[list[int]]:
@@ -198,8 +210,28 @@ def _shares(which: list[int], workers: int) -> Iterator[list[int]]:
     return (which[start : start + size] for start in range(0, len(which), size))
 
 
-def _budget(job: Job) -> float:
-    return BUDGET_SECONDS + job.length / BUDGET_BYTES_PER_SECOND + job.waits
+def _budget(jobs: Sequence[Job]) -> float:
+    """Return the seconds for jobs that one worker does one after the other."""
+    rate = sum(job.length for job in jobs) / BUDGET_BYTES_PER_SECOND
+    return BUDGET_SECONDS + rate + max(job.waits for job in jobs)
+
+
+def own_journal(folder: Path, name: str) -> Path:
+    """Return the first journal `name`, `name-2`... that no other process of this machine has; it is ours from now.
+
+    The claim is a lock that ends with the process, so that the next start takes the same one.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
+        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        return path
+    raise AssertionError("the numbers do not end")
 
 
 class _Hung(Exception):

@@ -1,7 +1,8 @@
 """Kafka: the only door to confluent_kafka.
 
 1. `Producer.send` publishes messages and returns when the broker has confirmed every one of them.
-2. `create_topics` makes the topics of `schemas.topics`; `wait_ready` and `lags` look at a cluster.
+2. `create_topics` makes the topics of `schemas.topics`; `wait_ready` and `lags` look at a cluster; `pull_back`
+   mends what a power loss leaves of groups.
 3. `read` yields the messages of one topic, for commands that people run.
 
 Consuming in a role is `consumers.app` (faust). Nothing here retries by giving up: a broker that is down is
@@ -39,6 +40,8 @@ MESSAGE_BYTES: Final = 2 << 20
 LETTER_BYTES: Final = 2 * MESSAGE_BYTES
 #: Long enough for a broker under load to answer a metadata request, short enough to try again soon.
 ADMIN_SECONDS: Final = 10.0
+#: Members that died with the power are remembered for a session (10 s), from when their broker is up again.
+MEMBERS_SECONDS: Final = 60.0
 
 
 class Producer:
@@ -367,6 +370,45 @@ def _uncommitted(consumer: Consumer, topics: Sequence[str]) -> Iterator[tuple[st
         yield part.topic, part.partition, max(part.offset, start), end
 
 
+def pull_back(connection: KafkaConnection, groups: Mapping[str, Sequence[str]]) -> list[Lag]:
+    """Set groups that stand past the end of a partition back to its end; return which, and how far past.
+
+    After a power loss a broker may have lost messages, and kept the place behind them that a group had
+    committed. What is published next would lie before that place, and the group would never read it. So this
+    is called before any role runs. It waits for members that the broker remembers, and that are gone.
+
+    Raises
+    ------
+    SlowDown
+        The cluster does not answer, or somebody is still a member of such a group.
+    """
+    return [lag for group, topics in groups.items() for lag in _pull_back(connection, group, topics)]
+
+
+def _pull_back(connection: KafkaConnection, group: str, topics: Sequence[str]) -> list[Lag]:
+    consumer = Consumer({**client_config(connection), "group.id": group, "log_level": 0})
+    deadline = time.monotonic() + MEMBERS_SECONDS
+    try:
+        past = [
+            (TopicPartition(topic, partition, end), following - end)
+            for topic, partition, following, end in _uncommitted(consumer, topics)
+            if following > end
+        ]
+        while past:
+            try:
+                consumer.commit(offsets=[part for part, _ in past], asynchronous=False)
+                break
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+        return [Lag(group, part.topic, messages) for part, messages in past]
+    except KafkaException as error:
+        raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
+    finally:
+        consumer.close()
+
+
 class Received(NamedTuple):
     """A message as a command reads it."""
 
@@ -400,6 +442,8 @@ def read(
             **client_config(connection),
             "group.id": "prodrome-read",
             "enable.auto.commit": False,
+            # One that follows must not skip what comes where a broker lost its messages: all again, then.
+            "auto.offset.reset": "earliest",
             "log_level": 0,
         }
     )

@@ -39,27 +39,27 @@ def make_layout() -> Iterator[Callable[[str], Layout]]:
 
 
 @pytest.fixture(scope="session")
-def shared(make_layout: Callable[[str], Layout]) -> Layout:
+def shared_layout(make_layout: Callable[[str], Layout]) -> Layout:
     """Where the shared stack lives."""
     return make_layout("shared")
 
 
 @pytest.fixture(scope="session")
-def stack(shared: Layout) -> Addresses:
+def stack(shared_layout: Layout) -> Addresses:
     """Where a real Kafka and a real Cassandra listen; shared, so leave no topic or keyspace of a plain name."""
-    return up(shared, say=print)
+    return up(shared_layout, say=print)
 
 
 @pytest.fixture(scope="session")
-def kafka_at(shared: Layout, stack: Addresses) -> KafkaConnection:
+def kafka_at(shared_layout: Layout, stack: Addresses) -> KafkaConnection:
     """The stack's Kafka, as one who may do everything."""
-    return kafka_as(shared, stack)
+    return kafka_as(shared_layout, stack)
 
 
 @pytest.fixture(scope="session")
-def cassandra_at(shared: Layout, stack: Addresses) -> CassandraConnection:
+def cassandra_at(shared_layout: Layout, stack: Addresses) -> CassandraConnection:
     """The stack's Cassandra, as one who may do everything."""
-    return cassandra_as(shared, stack)
+    return cassandra_as(shared_layout, stack)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

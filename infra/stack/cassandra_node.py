@@ -98,6 +98,10 @@ _FIXED: Final[dict[str, Any]] = {
     "commitlog_sync_group_window": "5ms",
     "commitlog_segment_size": "16MiB",
     "commitlog_total_space": "256MiB",
+    # The defaults stop serving and stay: nobody would restart it. One that ends is started again by the
+    # supervisor, until there is space.
+    "disk_failure_policy": "die",
+    "commit_failure_policy": "die",
     "auto_snapshot": False,
     "concurrent_reads": 8,
     # these wait for the sync, so there are more of them than cores

@@ -1,13 +1,25 @@
 """What infra.kafka promises, on a real broker."""
 
 import threading
+import time
 import uuid
+from collections.abc import Callable
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from infra.connections import KafkaConnection
-from infra.kafka import LETTER_BYTES, Producer, client_config, create_topics, lags, read, wait_ready
+from infra.kafka import (
+    LETTER_BYTES,
+    Producer,
+    client_config,
+    create_topics,
+    lags,
+    pull_back,
+    read,
+    wait_ready,
+)
 from schemas.codec import Message
 from schemas.errors import SlowDown
 from schemas.topics import TOPICS, Topic
@@ -113,6 +125,35 @@ def test_everything_waits_for_a_group_that_never_read(kafka_at: KafkaConnection,
     [found] = lags(kafka_at, {"nobody": [topic]})
     assert (found.group, found.topic, found.messages) == ("nobody", topic, 10)
     assert [lag.messages for lag in lags(kafka_at, {"nobody": ["contract.none"]})] == [0]
+
+
+def until(commit: Callable[[], object]) -> None:
+    """A topic that was just made is not known everywhere at once."""
+    for _ in range(50):
+        try:
+            commit()
+            return
+        except KafkaException:
+            time.sleep(0.2)
+    commit()
+
+
+def test_a_group_past_the_end_is_pulled_back_to_it(kafka_at: KafkaConnection, producer: Producer) -> None:
+    """As a broker leaves it that lost messages and kept the group's place; other places stay."""
+    topic, group = new_topic(kafka_at, partitions=2), f"group.{uuid.uuid4().hex}"
+    producer.send([message(topic, f"k{i}") for i in range(20)])
+    consumer = Consumer({**client_config(kafka_at), "group.id": group})
+    try:
+        places = [TopicPartition(topic, 0, 1), TopicPartition(topic, 1, 1000)]
+        until(lambda: consumer.commit(offsets=places, asynchronous=False))
+        [lag] = pull_back(kafka_at, {group: (topic,)})
+        first, second = (place.offset for place in consumer.committed(places))
+        end = sum(m.partition == 1 for m in read(kafka_at, topic, from_start=True, follow=False))
+    finally:
+        consumer.close()
+    assert (first, second) == (1, end)
+    assert (lag.topic, lag.messages) == (topic, 1000 - end)
+    assert pull_back(kafka_at, {group: (topic,)}) == []
 
 
 def test_reading_follows_until_it_is_stopped(

@@ -44,12 +44,12 @@ PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
-def found(shared: Layout, stack: Addresses) -> Settings:
+def found(shared_layout: Layout, stack: Addresses) -> Settings:
     """The administrator's settings of the shared stack, whose users and grants are made."""
-    home = load({"PRODROME_HOME": str(shared.home)})
+    home = load({"PRODROME_HOME": str(shared_layout.home)})
     made = load(role_environment(home, stack, {}, access.ADMIN))
     make_access(made, stack)
-    producer = Producer(client_config(kafka_as(shared, stack)))
+    producer = Producer(client_config(kafka_as(shared_layout, stack)))
     for topic in TOPICS:
         producer.produce(topic.name, b"tried by the matrix test", partition=0)
     assert producer.flush(PATIENCE) == 0
@@ -165,26 +165,30 @@ def cassandra_expected(principal: str) -> Matrix:
 
 @pytest.mark.parametrize("principal", [p for p in access.PRINCIPALS if p != access.ADMIN])
 def test_a_principal_can_do_what_the_table_says(
-    shared: Layout, stack: Addresses, found: Settings, principal: str
+    shared_layout: Layout, stack: Addresses, found: Settings, principal: str
 ) -> None:
     """Every topic, table and group, read and write: the real parts allow just what is written down."""
-    assert kafka_matrix(shared, stack, principal) == kafka_expected(principal)
-    assert cassandra_matrix(shared, stack, found, principal) == cassandra_expected(principal)
+    assert kafka_matrix(shared_layout, stack, principal) == kafka_expected(principal)
+    assert cassandra_matrix(shared_layout, stack, found, principal) == cassandra_expected(principal)
 
 
-def test_a_grant_too_many_is_found_and_taken_back(shared: Layout, stack: Addresses, found: Settings) -> None:
+def test_a_grant_too_many_is_found_and_taken_back(
+    shared_layout: Layout, stack: Addresses, found: Settings
+) -> None:
     """The check bites: one more ACL and one more grant show, and the next `migrate` takes them away."""
     from infra.access import Acl, _binding
 
-    admin = AdminClient(client_config(kafka_as(shared, stack)))
+    admin = AdminClient(client_config(kafka_as(shared_layout, stack)))
     extra = _binding(Acl(access.user("score"), "TOPIC", "instance.received.v1", False, "READ"))
     admin.create_acls([extra])[extra].result()
-    with closing(Tables(cassandra_as(shared, stack), None)) as tables:
+    with closing(Tables(cassandra_as(shared_layout, stack), None)) as tables:
         tables.define(f"GRANT SELECT ON {found.trusted.keyspace}.vault_studies TO {access.user('score')}")
         tables.define("CREATE ROLE stranger WITH LOGIN = true AND PASSWORD = 'x'")
 
     def too_much() -> Matrix:
-        able = kafka_matrix(shared, stack, "score") | cassandra_matrix(shared, stack, found, "score")
+        able = kafka_matrix(shared_layout, stack, "score") | cassandra_matrix(
+            shared_layout, stack, found, "score"
+        )
         return able - kafka_expected("score") - cassandra_expected("score")
 
     eventually(
@@ -193,10 +197,10 @@ def test_a_grant_too_many_is_found_and_taken_back(shared: Layout, stack: Address
     )
     make_access(found, stack)
     eventually(too_much, set())
-    with closing(Tables(cassandra_as(shared, stack), None)) as tables:
+    with closing(Tables(cassandra_as(shared_layout, stack), None)) as tables:
         roles = {row.role for row in tables.run("SELECT role FROM system_auth.roles")}
     assert roles == {
-        access.user(p) for p in access.PRINCIPALS if password_file(shared, p, "cassandra").exists()
+        access.user(p) for p in access.PRINCIPALS if password_file(shared_layout, p, "cassandra").exists()
     }
 
 
@@ -209,15 +213,15 @@ def eventually(matrix: Callable[[], Matrix], expected: Matrix) -> None:
 
 
 def test_nobody_comes_in_without_the_right_password(
-    shared: Layout, stack: Addresses, found: Settings, tmp_path: Path
+    shared_layout: Layout, stack: Addresses, found: Settings, tmp_path: Path
 ) -> None:
     """Anonymous, a wrong password, somebody else's, and the superuser that every Cassandra begins with."""
     for name, text in (("wrong", "wrong"), ("public", "cassandra")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
-    kafka, cassandra = kafka_as(shared, stack, "score"), cassandra_as(shared, stack, "score")
+    kafka, cassandra = kafka_as(shared_layout, stack, "score"), cassandra_as(shared_layout, stack, "score")
     wrong: dict[str, Any] = {"password_file": tmp_path / "wrong"}
-    others: dict[str, Any] = {"password_file": password_file(shared, "catalog", "kafka")}
+    others: dict[str, Any] = {"password_file": password_file(shared_layout, "catalog", "kafka")}
     public: dict[str, Any] = {"username": "cassandra", "password_file": tmp_path / "public"}
     assert ready.kafka_answers(kafka)
     assert ready.cassandra_answers(cassandra)

@@ -52,6 +52,7 @@ ROOMS: Final[dict[str, str]] = {
     "SYNTAX": 'project = "syntax"\nadmit_burned_in = true',
     "PLANTED": 'project = "planted"',
     "MENDING": 'project = "mending"',
+    "CHAOS": 'project = "chaos"',
 }
 _SOURCE: Final = """
 [[source]]

@@ -104,16 +104,16 @@ class Search:
         long = [needle for needle in self.needles if _is_long(needle)]
         self.whole = frozenset(n.casefold() for n in self.needles if not _is_long(n))
         self._forms = [form for needle in long for form in forms(needle)]
+        self._longest = max((len(form.data) for form in self._forms), default=0)
         self._all = _table(self._forms)
         self._opaque = _table([form for form in self._forms if len(form.data) >= OPAQUE_BYTES])
 
     def __call__(self, data: bytes, *, opaque: bool = False) -> set[Hit]:
         """Return what is found in these bytes."""
         present, by_start = self._opaque if opaque else self._all
-        longest = max((len(form.data) for form in self._forms), default=0)
         found: set[Hit] = set()
         for begin in range(0, len(data), _CHUNK):
-            part = data[max(0, begin - 1) : begin + _CHUNK + longest]
+            part = data[max(0, begin - 1) : begin + _CHUNK + self._longest]
             lower = part.lower()
             for at in _candidates(lower, present):
                 for form in by_start.get(lower[at : at + 4], ()):

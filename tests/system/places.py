@@ -2,6 +2,7 @@
 
 A `Place` has a name, its bytes as they are, and its single values where it has some. What is packed is
 unpacked as well (a deflated dataset, base64 and zlib inside JSON), so that nothing hides in a packing of ours.
+`hits` searches them.
 """
 
 import base64
@@ -11,12 +12,14 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pydicom
 from house import House
+from needles import Hit, Search
 
 from infra.spool import InstanceHeader, SpoolReader, SpoolStore, pointer_to
 from schemas.dicom_reader import DicomReadError, read_file_header
@@ -25,6 +28,8 @@ from schemas.topics import TOPICS, Zone
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA: Final = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+#: No needle holds it, so that none is found across two places.
+_BETWEEN: Final = b"\x00\n\x00\n"
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 
@@ -177,3 +182,35 @@ def _unpacked(text: str) -> bytes | None:
 
 def _is_text(data: bytes) -> bool:
     return not data.translate(None, _TEXT)
+
+
+def hits(search: Search, some: Iterable[Place]) -> dict[str, set[Hit]]:
+    """What is found, by place; says how much was searched."""
+    found: dict[str, set[Hit]] = {}
+    kinds: Counter[str] = Counter()
+    size = 0
+    for together in batches(some):
+        kinds.update(re.split(r"[ /]", place.name)[0] for place in together)
+        size += sum(len(place.data) for place in together)
+        values = [value for place in together for value in place.values]
+        if search(_BETWEEN.join(p.data for p in together), opaque=together[0].opaque) or search.in_values(
+            values
+        ):
+            for place in together:
+                if hit := search(place.data, opaque=place.opaque) | search.in_values(place.values):
+                    found.setdefault(place.name, set()).update(hit)
+    print(f"{len(search.needles)} needles in {size / 1e6:.1f} MB of {dict(kinds)}")
+    assert kinds
+    return found
+
+
+def batches(some: Iterable[Place], size: int = 1 << 20) -> Iterator[list[Place]]:
+    """Small places together, for they are many; each list is all opaque, or not at all."""
+    together: dict[bool, list[Place]] = {True: [], False: []}
+    for place in some:
+        mine = together[place.opaque]
+        mine.append(place)
+        if sum(len(place.data) for place in mine[-1:]) >= size or len(mine) >= 500:
+            yield mine
+            together[place.opaque] = []
+    yield from filter(None, together.values())

@@ -8,10 +8,8 @@ form, and on files that were de-identified with one rule switched off.
 import base64
 import io
 import json
-import re
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,7 +19,7 @@ import pydicom
 import pytest
 from house import House, eventually, exams, stored, study_of, write, write_exam
 from needles import Hit, Search, forms, identifiers
-from places import Place
+from places import hits
 
 from consumers.deid.engine import Profile, ProjectKeys, basic_profile, deidentify_file
 from infra.demo import Exam, Pixels
@@ -90,43 +88,6 @@ def planted(
     eventually(lambda: house.predictions_of(study), "prediction")
     needles = of_pairs(pairs).union(*map(of_exam, patients))
     return Planted(files, Search(needle for needle in needles if needle.casefold() not in ORDINARY))
-
-
-def hits(search: Search, some: Iterable[Place]) -> dict[str, set[Hit]]:
-    """What is found, by place; says how much was searched."""
-    found: dict[str, set[Hit]] = {}
-    kinds: Counter[str] = Counter()
-    size = 0
-    for together in batches(some):
-        kinds.update(re.split(r"[ /]", place.name)[0] for place in together)
-        size += sum(len(place.data) for place in together)
-        values = [value for place in together for value in place.values]
-        if search(BETWEEN.join(p.data for p in together), opaque=together[0].opaque) or search.in_values(
-            values
-        ):
-            for place in together:
-                if hit := search(place.data, opaque=place.opaque) | search.in_values(place.values):
-                    found.setdefault(place.name, set()).update(hit)
-    print(f"{len(search.needles)} needles in {size / 1e6:.1f} MB of {dict(kinds)}")
-    print(f"not looked for: {ORDINARY}")
-    assert kinds
-    return found
-
-
-#: No needle holds it, so that none is found across two places.
-BETWEEN: Final = b"\x00\n\x00\n"
-
-
-def batches(some: Iterable[Place], size: int = 1 << 20) -> Iterator[list[Place]]:
-    """Small places together, for they are many; each list is all opaque, or not at all."""
-    together: dict[bool, list[Place]] = {True: [], False: []}
-    for place in some:
-        mine = together[place.opaque]
-        mine.append(place)
-        if sum(len(place.data) for place in mine[-1:]) >= size or len(mine) >= 500:
-            yield mine
-            together[place.opaque] = []
-    yield from filter(None, together.values())
 
 
 def test_clean_objects_hold_none(house: House, planted: Planted) -> None:

@@ -160,13 +160,18 @@ def test_four_views_are_one_prediction(room: Room, exam: Exam) -> None:
     assert after["predicted"] == next(iter(counted.values())).get("predicted", 0) + 1
 
 
-def test_a_repeat_and_a_spot_view_publish_nothing(room: Room, exam: Exam) -> None:
-    """The same selected inputs have their answer; the new revision has it too."""
+def test_a_repeat_says_the_same_again_and_a_spot_view_nothing(room: Room, exam: Exam) -> None:
+    """The same selected inputs have their answer, byte for byte; the new revision has it too."""
     first = room.revised(views(exam))
     room.take(first)
     room.take(first)
     room.take(room.revised([*views(exam), spot_view(exam)]))
-    assert len(room.predictions) == 1
+    once, again = [m for m in room.outbox.sent if m.topic == "prediction.v1"]
+    assert (once.key, once.value, dict(once.headers)["ce_id"]) == (
+        again.key,
+        again.value,
+        dict(again.headers)["ce_id"],
+    )
     assert (room.ended(1), room.ended(2)) == ("predicted", "predicted")
 
 
@@ -192,6 +197,16 @@ def test_missing_views_are_said_once_at_the_deadline(room: Room, exam: Exam) -> 
     room.take(room.revised(views(exam, "L-CC", "R-CC", "L-MLO")))
     room.wait(DEADLINE)
     assert (room.outcomes, room.ended(2)) == (["incomplete"], "incomplete")
+
+
+def test_a_repeat_of_an_incomplete_revision_says_it_again(room: Room, exam: Exam) -> None:
+    """With the body that it had: the topic may have lost it."""
+    revised = room.revised(views(exam, "L-CC"))
+    room.take(revised)
+    room.wait(DEADLINE)
+    room.take(revised)
+    once, again = room.outbox.bodies("prediction.v1")
+    assert once == again
 
 
 def test_a_study_that_becomes_complete_in_time_is_scored_and_never_incomplete(room: Room, exam: Exam) -> None:
@@ -227,7 +242,7 @@ def test_an_answer_after_a_crash_ends_the_waiting_too(room: Room, exam: Exam) ->
     room.start()
     room.take(complete)
     room.wait(DEADLINE)
-    assert room.outcomes == ["predicted"]
+    assert set(room.outcomes) == {"predicted"}
 
 
 @pytest.mark.parametrize("transaction", [0, 1, 2])
@@ -241,7 +256,7 @@ def test_a_crash_anywhere_gives_the_same_answer_once_more(room: Room, exam: Exam
     room.take(revised)
     room.take(revised)
     assert len(set(room.outbox.bodies("prediction.v1"))) == 1
-    assert len(room.predictions) == (1 if transaction == 0 else 2)
+    assert len(room.predictions) == (2 if transaction == 0 else 3)
     assert (room.effective, room.ended(1)) == (room.predictions[0].prediction_id, "predicted")
 
 

@@ -14,7 +14,7 @@ import pytest
 from worker_jobs import setup, work
 
 from consumers import workers
-from consumers.workers import Job, Workers
+from consumers.workers import Job, Workers, own_journal
 from schemas.errors import BadMessage, SlowDown
 
 
@@ -87,12 +87,21 @@ def test_a_job_that_always_kills_its_worker_is_answered_and_the_others_are_right
 def test_a_hanging_job_is_over_budget_and_the_others_are_right(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No job's end within the longest budget means that one hangs; alone it is found."""
+    """No job's end within the longest budget means that those at work hang: their first time of `CRASHES`."""
     pool = Workers(work, setup, (10,), 1, journal)
     assert pool.run(jobs(0)) == [0]  # its worker is up, so that the small budget is enough
     monkeypatch.setattr(workers, "BUDGET_SECONDS", 1.0)
-    monkeypatch.setattr(workers, "CRASHES", 1)
+    monkeypatch.setattr(workers, "CRASHES", 2)
+    tried: list[str] = []
+    right = pool._write_journal
+
+    def write_journal(names: list[str], *, alone: bool) -> None:
+        tried.extend(names if alone else ())
+        right(names, alone=alone)
+
+    monkeypatch.setattr(pool, "_write_journal", write_journal)
     results = pool.run(jobs(2, 3, "hang"))
+    assert tried == ["s/0/2"]
     assert reason(results.pop()) == "over_budget"
     assert results == [20, 30]
     pool.close()
@@ -135,6 +144,17 @@ def test_a_set_up_that_fails_is_the_jobs_error_and_heals(journal: Path, tmp_path
     broken.unlink()
     assert pool.run(jobs(1)) == [10]
     pool.close()
+
+
+def test_each_process_has_a_journal_of_its_own(tmp_path: Path) -> None:
+    """Two roles of one home do not write over each other's; who has ended leaves its journal to the next."""
+    folder = tmp_path / "work"
+    claim = f"from consumers.workers import own_journal; print(own_journal(Path({str(folder)!r}), 'jobs'))"
+    command = [sys.executable, "-c", f"from pathlib import Path; {claim}"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = [subprocess.run(command, env=environ, capture_output=True, text=True).stdout for _ in range(2)]
+    assert ended == [f"{folder / 'jobs.json'}\n"] * 2
+    assert [own_journal(folder, "jobs").name for _ in range(3)] == ["jobs.json", "jobs-2.json", "jobs-3.json"]
 
 
 def test_workers_die_with_their_parent(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""The role `receive` alone, as a process of the test's own: it needs no Kafka and no Cassandra."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from house import CHECKOUT, eventually
+from programs import PLUG
+
+from infra.settings import PREFIX
+from infra.stack.ports import is_free
+from producers.send import Destination, echo
+
+_SOURCE = '[[source]]\nname = "local"\nproject = "{project}"\naddresses = ["127.0.0.0/8"]\n'
+
+
+class Receiver:
+    """A receiver with a home of its own; `under` is a command that runs it, `plug` what changes it."""
+
+    _next_port = 28112
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        project: str = "default",
+        plug: str = "",
+        under: Sequence[str] = (),
+        **settings: object,
+    ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        sources = home / "sources.toml"
+        sources.write_text(_SOURCE.format(project=project))
+        port = next(p for p in range(Receiver._next_port, 28999) if is_free(p))
+        Receiver._next_port = port + 1
+        self.destination = Destination(host="127.0.0.1", port=port)
+        outside = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+        told = {
+            "PRODROME_HOME": home, "PRODROME_RECEIVE_PORT": port, "PRODROME_RECEIVE_SOURCES": sources,
+            "CHAOS_PLUG": plug, "PYTHONPATH": f"{CHECKOUT}:{PLUG}", **settings,
+        }  # fmt: skip
+        self._environment = outside | {name: str(text) for name, text in told.items()}
+        self._command = [*under, sys.executable, "-m", "prodrome", "receive"]
+        self._under, self._log = bool(under), home / "log"
+
+    def __enter__(self) -> "Receiver":
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, cwd=CHECKOUT, stdout=log, stderr=log
+            )
+        eventually(self._answers, "receiver")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> None:
+        """End it with a signal, and wait until it has ended."""
+        pid = self.process.pid
+        if self._under:
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        os.kill(pid, number)
+        self.process.wait(60)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self._log.read_text()
+        try:
+            return echo(self.destination) == 0
+        except ConnectionError:
+            return False
