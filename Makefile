@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
-CONTAINERS := receive relay stage deidentify score
+CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace faketime
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench chaos peers docs release lock clean python-3.11 java-17

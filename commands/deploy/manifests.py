@@ -123,16 +123,20 @@ def _claim(mode: str, size: str) -> Manifest:
 
 
 def _door() -> Iterator[Manifest]:
-    """The receiver and its relay, with the spool that they share, and the way to both."""
+    """The receiver, its relay and their exporter, with the spool that they share, and the way to them."""
     common = [("home", HOME), ("spool", f"{HOME}/spool"), ("tmp", "/tmp")]  # noqa: S108
     receive = role_container(BY_ROLE["receive"], [*common, ("sources", "/etc/prodrome")])
     secret = [("secrets-relay", SECRETS), ("certificates", CERTIFICATES)]
     relay = role_container(BY_ROLE["relay"], [*common, *secret])
+    login = [("secrets-exporter", SECRETS), ("ca", CERTIFICATES)]
+    exporter = role_container(BY_ROLE["exporter"], [*common, *login])
     volumes = [
         *scratch("home", "tmp"),
         {"name": "sources", "configMap": {"name": "sources"}},
         secret_volume("secrets-relay", "relay"),
         secret_volume("certificates", "relay-tls"),
+        secret_volume("secrets-exporter", "exporter"),
+        ca_volume("ca"),
     ]
     yield {
         "apiVersion": "apps/v1",
@@ -143,7 +147,7 @@ def _door() -> Iterator[Manifest]:
             "replicas": DOORS,
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels("door")},
-            "template": pod("door", [receive, relay], volumes),
+            "template": pod("door", [receive, relay, exporter], volumes),
             # what was acknowledged: a spool outlives its pod, and is never deleted with it
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             "volumeClaimTemplates": [
@@ -211,7 +215,6 @@ def _migrate() -> Manifest:
         ],
         [*scratch("home"), secret_volume("secrets", access.ADMIN), ca_volume()],
     )
-    template["metadata"].pop("annotations")  # serves no metrics
     template["spec"] |= {"restartPolicy": "OnFailure"}
     return {
         "apiVersion": "batch/v1",

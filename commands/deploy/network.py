@@ -7,9 +7,9 @@ from commands.deploy.pods import PART_OF, Manifest, labels, meta, tcp
 from commands.deploy.workloads import (
     DICOM_PORT,
     DOOR,
-    METRICS_PORT,
     READER_PORT,
     STAGES,
+    WORKLOADS,
     metrics_port,
     ports_of,
 )
@@ -23,12 +23,13 @@ MONITORS: Final = "prodrome.org/monitors"
 
 def policies() -> Iterator[Manifest]:
     """Yield them all."""
+    endpoints = sorted({metrics_port(workload.role) for workload in WORKLOADS})
     for zone in get_args(Zone):
         yield _policy(zone, "nothing", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
         dns = {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
         yield _policy(zone, "names", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [dns]})
         monitors = {"namespaceSelector": {"matchLabels": {MONITORS: "true"}}}
-        scrape = {"from": [monitors], "ports": [tcp(METRICS_PORT), tcp(metrics_port("relay"))]}
+        scrape = {"from": [monitors], "ports": [tcp(number) for number in endpoints]}
         yield _policy(zone, "metrics", {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [scrape]})
     yield _policy("trusted", "dicom", _into_door({"ports": [tcp(DICOM_PORT)]}))
     readers = [_pods(workload.role) for workload in STAGES if workload.image == "deidentify"]

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from commands.deploy.workloads import (
     DICOM_PORT,
+    DOOR,
     GRACE_SECONDS,
-    METRICS_PORT,
     READER_PORT,
     USER,
     Workload,
@@ -83,8 +83,8 @@ def container(
 
 
 def port_name(role: str) -> str:
-    """Return the name of a role's metrics port: two roles of one pod have two."""
-    return "relay-metrics" if role == "relay" else "metrics"
+    """Return the name of a role's metrics port: the roles of one pod have one each."""
+    return f"{role}-metrics" if role in DOOR[1:] else "metrics"
 
 
 def _probe(role: str, path: str) -> Manifest:
@@ -93,7 +93,6 @@ def _probe(role: str, path: str) -> Manifest:
 
 def pod(name: str, containers: Sequence[Manifest], volumes: Sequence[Manifest]) -> Manifest:
     """Return the template of a pod: nobody's account, no privilege, spread over the nodes."""
-    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT)}
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -101,7 +100,7 @@ def pod(name: str, containers: Sequence[Manifest], volumes: Sequence[Manifest]) 
         "labelSelector": {"matchLabels": labels(name)},
     }
     return {
-        "metadata": {"labels": labels(name), "annotations": scrape},
+        "metadata": {"labels": labels(name)},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -126,9 +125,9 @@ def secret_volume(name: str, secret: str) -> Manifest:
     return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
 
 
-def ca_volume() -> Manifest:
+def ca_volume(name: str = "certificates") -> Manifest:
     """Return the volume with the CA of the site's servers."""
-    return {"name": "certificates", "configMap": {"name": "ca"}}
+    return {"name": name, "configMap": {"name": "ca"}}
 
 
 def scratch(*names: str) -> list[Manifest]:

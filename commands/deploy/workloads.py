@@ -43,6 +43,7 @@ class Workload(NamedTuple):
 WORKLOADS: Final = (
     Workload("receive", "receive", "trusted", "2", "1Gi", DOORS),
     Workload("relay", "relay", "trusted", "1", "512Mi", DOORS),
+    Workload("exporter", "exporter", "trusted", "500m", "512Mi", DOORS),
     Workload("deidentify", "deidentify", "trusted", "2", "3Gi", 2, "prodrome-deidentify-live"),
     Workload("deidentify-bulk", "deidentify", "trusted", "2", "3Gi", 1, "prodrome-deidentify-bulk"),
     Workload("ledger", "ledger", "trusted", "1", "512Mi", 1, "prodrome-ledger"),
@@ -50,8 +51,8 @@ WORKLOADS: Final = (
     Workload("score", "score", "clean", "2", "2Gi", 2, "prodrome-score"),
 )
 BY_ROLE: Final = {workload.role: workload for workload in WORKLOADS}
-#: Share a spool, so they share a pod.
-DOOR: Final = ("receive", "relay")
+#: Share a spool, so they share a pod; the exporter says how full it is, and how old what waits in it.
+DOOR: Final = ("receive", "relay", "exporter")
 STAGES: Final = tuple(w for w in WORKLOADS if w.role not in DOOR)
 
 
@@ -133,6 +134,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
         # the same pod, the same address: the receiver's endpoint has the usual port
         "PRODROME_ROLE_METRICS_PORT": str(METRICS_PORT + 2),
     },
+    "exporter": {"PRODROME_ROLE_METRICS_PORT": str(METRICS_PORT + 3)},
     "deidentify": {
         "PRODROME_DEIDENTIFY_MASTER_KEY_FILE": f"{SECRETS}/master.key",
         "PRODROME_SPOOL_TOKEN_FILE": f"{SECRETS}/reader-token",

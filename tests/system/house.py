@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from commands.stack import layout
 from commands.wiring import tables_of
 from consumers.deid.keys import ProjectKeys
 from consumers.ledger import balance
@@ -28,7 +30,11 @@ from infra.demo import Exam, make_exams, to_bytes
 from infra.kafka import Received, read
 from infra.settings import PREFIX, Settings, load, master_key
 from infra.spool import SpoolReader
+from infra.stack import logins
+from infra.stack.ports import recorded_addresses
 from producers.send import Destination, Result, send
+from schemas import access
+from schemas.topics import Zone
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PACKAGE: Final = CHECKOUT / "scoring" / "models" / "density"
@@ -144,6 +150,18 @@ class House:
         kafka = kafka_of(self.settings.clean)
         for message in read(kafka, topic, from_start=True, follow=True, stopping=self._stopping):
             heard.append(json.loads(message.value))
+
+    @contextmanager
+    def everything(self, zone: Zone) -> Iterator[Tables]:
+        """A zone's tables as their administrator reads them: operators see no table of migrations."""
+        addresses = recorded_addresses(layout(self.settings))
+        assert addresses
+        admin = logins.as_settings(layout(self.settings), addresses, access.ADMIN)
+        tables = tables_of(getattr(load({**self.environment, **admin}), zone))
+        try:
+            yield tables
+        finally:
+            tables.close()
 
     # sending
 

@@ -6,6 +6,9 @@
 3. `Search` looks for all of them at once: plain, as UTF-16, as base64 in each of its three phases, dates also
    reversed and in other orders. Case counts in base64 alone.
 
+4. Digits inside a digest (16 or more hexadecimal letters in a row, with a letter among them, dashes of a UUID
+   allowed) do not count: eight of them occur there by chance, once in some hundred million digests.
+
 In opaque bytes (pixels, what is encrypted) forms under 7 bytes are left out: 4 letters occur there by chance,
 once in some hundred megabytes for each of them.
 """
@@ -41,6 +44,9 @@ _PRINTABLE: Final = re.compile(rb"[ -~]{5,}")
 #: shortest form that is looked for in opaque bytes, and shortest text as base64: less occurs by chance
 OPAQUE_BYTES: Final = 7
 _BASE64_LETTERS: Final = 6
+_HEX: Final = re.compile(rb"[0-9a-fA-F-]+")
+_DIGEST: Final = 128
+_DIGEST_LETTERS: Final = 16
 _CHUNK: Final = 1 << 20
 #: A table of a megabyte stays in a core's cache; three places in a thousand are looked at twice.
 _HASH_BITS: Final = 20
@@ -189,4 +195,14 @@ def _is_at(form: Form, data: bytes, at: int) -> bool:
     if data[at:end] != form.data:
         return False
     beside = data[max(0, at - 1) : at] + data[end : end + 1]
-    return not any(byte in form.edge for byte in beside)
+    return not any(byte in form.edge for byte in beside) and not (
+        form.data.isdigit() and _is_in_digest(data, at, end)
+    )
+
+
+def _is_in_digest(data: bytes, begin: int, end: int) -> bool:
+    """Whether these bytes stand in a long word of hexadecimal letters; nothing longer than a digest is looked at."""
+    before = _HEX.match(data[max(0, begin - _DIGEST) : begin][::-1])
+    behind = _HEX.match(data[end : end + _DIGEST])
+    around = (before[0] if before else b"") + (behind[0] if behind else b"")
+    return len(around) + end - begin >= _DIGEST_LETTERS and not around.replace(b"-", b"").isdigit()

@@ -97,19 +97,21 @@ def topics(house: House, zone: Zone, *, values: bool = True) -> Iterator[Place]:
 
 def tables(house: House, zone: Zone) -> Iterator[Place]:
     """Every row of every table of a zone's keyspace."""
-    session = house.clean if zone == "clean" else house.trusted
     keyspace = getattr(house.settings, zone).keyspace
-    names = session.run("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", (keyspace,))
-    for (table,) in names:
-        for number, row in enumerate(session.run(f"SELECT * FROM {keyspace}.{table}")):
-            for column, cell in row._asdict().items():
-                name = f"{keyspace}.{table} row {number} {column}"
-                if isinstance(cell, bytes):
-                    yield Place(name, cell, opaque=True)
-                    yield Place(name, cell.hex().encode(), opaque=True)
-                else:
-                    yield from of_text(name, str(cell).encode())
-                    yield Place(name, b"", values=(str(cell),))
+    with house.everything(zone) as session:
+        names = session.run(
+            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", (keyspace,)
+        )
+        for (table,) in names:
+            for number, row in enumerate(session.run(f"SELECT * FROM {keyspace}.{table}")):
+                for column, cell in row._asdict().items():
+                    name = f"{keyspace}.{table} row {number} {column}"
+                    if isinstance(cell, bytes):
+                        yield Place(name, cell, opaque=True)
+                        yield Place(name, cell.hex().encode(), opaque=True)
+                    else:
+                        yield from of_text(name, str(cell).encode())
+                        yield Place(name, b"", values=(str(cell),))
 
 
 def logs_and_work(house: House) -> Iterator[Place]:

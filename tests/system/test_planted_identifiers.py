@@ -185,6 +185,23 @@ def test_each_form_is_found(needle: str) -> None:
     assert search(f"x{needle}x".encode()) == set() or not needle.isalpha()
 
 
+def test_digits_of_a_digest_do_not_count() -> None:
+    """Nor those of a UUID; the same digits in a number, a word or a UID do."""
+    search = Search(["620115", "19620115"])
+    for text in (
+        "9f1ea0620115bc77d1", "0f8fad5b-d9cb-469f-a165-7a1962011512", "0f8fad5b-d9cb-469f-a165-a19620115bcd"
+    ):  # fmt: skip
+        assert search(f'"{text}"'.encode()) == set(), text
+    for text in (
+        "ACC620115",
+        "id=620115 digest=9f1ea0bc77d1bc77d1",
+        "1.2.840.620115",
+        "1962011501-19620115",
+        "fee-620115",
+    ):
+        assert search(text.encode()), text
+
+
 def test_a_short_value_counts_whole() -> None:
     """A serial number of four digits is found as a value, and not inside a longer number."""
     search = Search(["7671"])

@@ -16,6 +16,7 @@ PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;]+)", re.MULTILINE)
 WITHOUT = {
     "receive": {"onnxruntime", "numpy", "confluent-kafka", "faust-streaming", "cryptography"},
     "relay": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming"},
+    "exporter": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming"},
     "deidentify": {"onnxruntime", "pynetdicom"},
     "catalog": {"onnxruntime", "pynetdicom", "cryptography"},
     "ledger": {"onnxruntime", "pynetdicom", "cryptography"},
