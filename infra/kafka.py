@@ -389,24 +389,23 @@ def _pull_back(connection: KafkaConnection, group: str, topics: Sequence[str]) -
     consumer = Consumer({**client_config(connection), "group.id": group, "log_level": 0})
     deadline = time.monotonic() + MEMBERS_SECONDS
     try:
-        past = [
-            (TopicPartition(topic, partition, end), following - end)
-            for topic, partition, following, end in _uncommitted(consumer, topics)
-            if following > end
-        ]
-        while past:
+        while True:
             try:
-                consumer.commit(offsets=[part for part, _ in past], asynchronous=False)
-                break
-            except KafkaException:
+                return [Lag(group, *lag) for lag in _commit_ends(consumer, topics)]
+            except KafkaException as error:  # no coordinator yet, or members that are gone
                 if time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
-        return [Lag(group, part.topic, messages) for part, messages in past]
-    except KafkaException as error:
-        raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
+                    raise SlowDown(f"Kafka at {connection.servers}: {error.args[0].name()}") from None
+            time.sleep(1.0)
     finally:
         consumer.close()
+
+
+def _commit_ends(consumer: Any, topics: Sequence[str]) -> list[tuple[str, int]]:
+    past = [row for row in _uncommitted(consumer, topics) if row[2] > row[3]]
+    if past:
+        ends = [TopicPartition(topic, partition, end) for topic, partition, _, end in past]
+        consumer.commit(offsets=ends, asynchronous=False)
+    return [(topic, following - end) for topic, _, following, end in past]
 
 
 class Received(NamedTuple):

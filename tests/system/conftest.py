@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import CHECKOUT, CLOSED_QUIET_SECONDS, DEADLINE_SECONDS, PACKAGE, House, free_port, write_sources
+from house import CHECKOUT, PACKAGE, House, free_port
 
 from infra.demo import Pixels, read_images
 from infra.secret_files import write_secret
 from infra.stack.layout import Layout
+from infra.stack.lifecycle import down
 
 _SHARED = Path(os.environ.get("PRODROME_SHARED", CHECKOUT.parent / "shared")) / "data"
 
@@ -23,22 +24,29 @@ _SHARED = Path(os.environ.get("PRODROME_SHARED", CHECKOUT.parent / "shared")) / 
 @pytest.fixture(scope="session")
 def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The running system; shared, so a test uses a patient or a project of its own."""
-    layout = make_layout("house")
-    sources = tmp_path_factory.mktemp("sources") / "sources.toml"
-    write_sources(sources)
-    tokens = sources.with_name("tokens")
+    folder = tmp_path_factory.mktemp("sources")
+    tokens = folder / "tokens"
     write_secret(tokens, secrets.token_hex(32))
-    running = House(layout.home, {
-        "PRODROME_STACK_LIB": str(layout.lib),
-        "PRODROME_RECEIVE_SOURCES": str(sources),
-        "PRODROME_CATALOG_CLOSED_QUIET_SECONDS": str(CLOSED_QUIET_SECONDS),
+    running = House.of(make_layout("house"), folder, {
         "PRODROME_READER_PORT": str(free_port()),
         "PRODROME_READER_TOKENS_FILE": str(tokens),
-        "PRODROME_SCORE_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
     })  # fmt: skip
     running.up()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    """The same on three Kafka and three Cassandra nodes; its memory is given back with the module."""
+    layout = make_layout("cluster")
+    running = House.of(layout, tmp_path_factory.mktemp("sources"), {"PRODROME_STACK_NODES": "3"})
+    running.up()
+    yield running
+    running.close()
+    down(layout)
 
 
 @pytest.fixture(scope="session")

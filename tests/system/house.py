@@ -31,6 +31,7 @@ from infra.kafka import Received, read
 from infra.settings import PREFIX, Settings, load, master_key
 from infra.spool import SpoolReader
 from infra.stack import logins
+from infra.stack.layout import Layout
 from infra.stack.ports import recorded_addresses
 from producers.send import Destination, Result, send
 from schemas import access
@@ -113,6 +114,18 @@ class House:
         self._stopping = threading.Event()
         self.predictions: list[dict[str, Any]] = []
         self.lifecycle: list[dict[str, Any]] = []
+
+    @classmethod
+    def of(cls, layout: Layout, folder: Path, given: Mapping[str, str]) -> "House":
+        """One in this home with the senders of `ROOMS`, whose table is written to `folder`, and shorter times."""
+        sources = folder / "sources.toml"
+        write_sources(sources)
+        times = {
+            "PRODROME_CATALOG_CLOSED_QUIET_SECONDS": str(CLOSED_QUIET_SECONDS),
+            "PRODROME_SCORE_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+        }
+        places = {"PRODROME_STACK_LIB": str(layout.lib), "PRODROME_RECEIVE_SOURCES": str(sources)}
+        return cls(layout.home, {**places, **times, **given})
 
     # the command line
 

@@ -5,13 +5,14 @@ jars, and a `cqlsh` that runs what it is told by the driver.
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ from infra.cassandra import Tables
 from infra.connections import CassandraConnection, KafkaConnection
 from infra.kafka import AdminClient, client_config, create_topics
 from infra.secret_files import write_secret
+from infra.stack.fetch import fetch, jar_folder
 from infra.stack.java import find_java
+from infra.stack.layout import Layout
 from schemas.errors import SlowDown
 from schemas.topics import TOPICS
 
 CHECKOUT = Path(__file__).parents[3]
 COMPOSE = CHECKOUT / "infra" / "deploy" / "compose"
-LIB = CHECKOUT / ".prodrome" / "lib"
+JARS = Layout(CHECKOUT / ".prodrome", CHECKOUT / ".prodrome" / "lib")
 PASSWORD = "a-password-of-this-test-alone"
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -44,13 +47,18 @@ def free_ports(count: int) -> list[int]:
 def moved(folder: Path, part: str, places: dict[str, str]) -> Path:
     """The part's files in a folder, with places of this machine; returns the script."""
     everywhere = {"/etc/prodrome": str(folder), "/run/secrets/prodrome": str(folder / "secrets"), **places}
+    # in one pass: what was put in may hold what is looked for
+    there = re.compile("|".join(map(re.escape, sorted(everywhere, key=len, reverse=True))))
     for path in COMPOSE.glob(f"{part}.*"):
-        text = path.read_text()
-        for there, here in everywhere.items():
-            text = text.replace(there, here)
-        (folder / path.name).write_text(text)
+        (folder / path.name).write_text(there.sub(lambda found: everywhere[found[0]], path.read_text()))
     write_secret(folder / "secrets" / part, PASSWORD + "\n")
     return folder / f"{part}.sh"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jars() -> None:
+    """What the images hold; fetched where it is not there yet."""
+    fetch(JARS, print)
 
 
 def launcher(path: Path, text: str) -> None:
@@ -70,7 +78,8 @@ def running(script: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -87,9 +96,9 @@ def test_kafka_starts_closed(tmp_path: Path) -> None:
     client, controller = free_ports(2)
     places = {"kafka:9093": f"127.0.0.1:{controller}", "kafka:9092": f"127.0.0.1:{client}", ":9092": f":{client}",
               ":9093": f":{controller}", "/opt/kafka/bin": str(tmp_path / "bin"),
-              "/var/lib/kafka/data": str(tmp_path / "data")}  # fmt: skip
+              "/var/lib/kafka/data": str(tmp_path / "data"), "/tmp/": f"{tmp_path}/"}  # fmt: skip
     script = moved(tmp_path, "kafka", places)
-    java = f"exec {find_java()} -Xmx256m -cp '{LIB}/kafka/*'"
+    java = f"exec {find_java()} -Xmx256m -cp '{jar_folder(JARS, 'kafka')}/*'"
     launcher(tmp_path / "bin" / "kafka-storage.sh", f'{java} kafka.tools.StorageTool "$@"')
     launcher(tmp_path / "bin" / "kafka-server-start.sh", f'{java} kafka.Kafka "$@"')
     admin = KafkaConnection(
@@ -143,12 +152,13 @@ def test_cassandra_starts_closed(tmp_path: Path) -> None:
 def _cassandra(folder: Path) -> str:
     from infra.stack.cassandra_node import _MODULES
 
-    [agent] = (LIB / "cassandra").glob("jamm-*.jar")
+    [agent] = jar_folder(JARS, "cassandra").glob("jamm-*.jar")
     places = (
         f"-Dcassandra.logdir={folder} -Dcassandra.triggers_dir={folder}/triggers -Djava.io.tmpdir={folder}"
     )
     java = f"{find_java()} -javaagent:{agent} -Xmx512m {' '.join(_MODULES)} {places}"
-    return f"shift; exec {java} -Dcassandra.ring_delay_ms=0 \"$@\" -cp '{LIB}/cassandra/*' org.apache.cassandra.service.CassandraDaemon"
+    daemon = f"-cp '{jar_folder(JARS, 'cassandra')}/*' org.apache.cassandra.service.CassandraDaemon"
+    return f'shift; exec {java} -Dcassandra.ring_delay_ms=0 "$@" {daemon}'
 
 
 def lets_in(connection: CassandraConnection) -> bool:

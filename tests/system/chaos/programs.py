@@ -65,9 +65,9 @@ def kill(house: House, program: str) -> None:
 
 def is_ready(house: House, program: str) -> bool:
     """Whether a program answers for itself."""
-    if program == "kafka":
-        return ready.kafka_answers(kafka_of(house.settings.trusted))
-    if program == "cassandra":
+    if program.startswith("kafka"):
+        return ready.kafka_answers(kafka_of(house.settings.trusted), house.settings.stack.nodes)
+    if program.startswith("cassandra"):
         return ready.cassandra_answers(cassandra_of(house.settings.trusted))
     port = json.loads(layout(house.settings).state.read_text())["ports"][f"metrics:{program}"]
     return ready.role_answers(program, port)
@@ -89,6 +89,14 @@ def held(house: House, program: str) -> Iterator[None]:
         yield
     finally:
         os.kill(at, signal.SIGCONT)
+
+
+@contextmanager
+def away(house: House, program: str) -> Iterator[None]:
+    """Kill a program and keep it from coming back; it is started again, and ready, behind it."""
+    os.kill(eventually(lambda: pid(house, program), f"process of {program}", PATIENCE), signal.SIGKILL)
+    with stopped(house, program):
+        yield
 
 
 @contextmanager
