@@ -12,18 +12,19 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from commands.stack import layout
 from commands.status import GROUPS, intakes, lags_by_group, predictions
 from commands.wiring import tables_of
+from consumers.ledger import unsettled
 from infra import metrics
 from infra.cassandra import Tables
 from infra.connections import kafka_of
 from infra.settings import Settings, Zone
-from infra.spool import InstanceHeader, Kind, SegmentFreed, SpoolReader
+from infra.spool import SpoolReader
 from infra.spool.files import used_bytes
 from schemas.topics import BY_NAME, TOPICS
 
@@ -106,27 +107,9 @@ class Exporter:
         reader = SpoolReader(self._spool)
         metrics.put("prodrome_spool_used_bytes", used_bytes(self._spool), spool=reader.id)
         metrics.put("prodrome_spool_limit_bytes", self._found.spool.limit_bytes, spool=reader.id)
-        oldest = min(self._unsettled(reader), default=None)
-        age = max(0.0, time.time() - oldest) if oldest else 0.0
+        waiting = next(unsettled(self._trusted, reader), None)
+        age = max(0.0, time.time() - waiting[1].received_at) if waiting else 0.0
         metrics.put("prodrome_oldest_unsettled_seconds", age, spool=reader.id)
-
-    def _unsettled(self, reader: SpoolReader) -> Iterator[float]:
-        """Yield when the first unsettled intake of each kept segment came; a segment that is settled has none."""
-        query = "SELECT segment, outcomes FROM ledger_segments WHERE spool = ?"
-        rows = self._trusted.run(query, (reader.id,))
-        outcomes = {row.segment: row.outcomes or b"" for row in rows}
-        for number in reader.segments():
-            known = outcomes.get(number, b"")
-            first = known.find(b"\0")
-            first = len(known) if first < 0 else first
-            try:
-                for record in reader.records(number):
-                    if record.kind == Kind.INSTANCE and record.number >= first:
-                        if isinstance(record.header, InstanceHeader):
-                            yield record.header.received_at
-                        break
-            except SegmentFreed:
-                continue
 
     def _look_at_programs(self) -> None:
         from infra.stack.lifecycle import status

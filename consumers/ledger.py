@@ -11,7 +11,7 @@ its replay. It frees nothing itself and reads no bytes.
 import datetime
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
 from infra.settings import Settings
+from infra.spool import InstanceHeader, SegmentFreed, SpoolReader
 from schemas.errors import BadMessage, SettingsError
 from schemas.events import InstanceSettled, Intake, Outcome, SegmentRelayed
 from schemas.topics import Zone
@@ -211,6 +212,24 @@ def outcome_of(tables: Tables, intake: Intake) -> Outcome | None:
     rows = tables.run(_SELECT, (intake.spool, intake.segment))
     outcomes = rows[0].outcomes or b"" if rows else b""
     return _NAMES.get(outcomes[intake.record]) if intake.record < len(outcomes) else None
+
+
+def unsettled(tables: Tables, reader: SpoolReader) -> Iterator[tuple[Intake, InstanceHeader]]:
+    """Yield the instances of a spool that have no outcome yet, oldest segment first; settled ones are not opened."""
+    query = "SELECT segment, outcomes, settled_at FROM ledger_segments WHERE spool = ?"
+    rows = {row.segment: row for row in tables.run(query, (reader.id,))}
+    for number in reader.segments():
+        row = rows.get(number)
+        if row and row.settled_at:
+            continue
+        known = row.outcomes or b"" if row else b""
+        try:
+            for record in reader.records(number):
+                settled = record.number < len(known) and known[record.number]
+                if isinstance(record.header, InstanceHeader) and not settled:
+                    yield Intake(spool=reader.id, segment=number, record=record.number), record.header
+        except SegmentFreed:
+            continue
 
 
 def retention_seconds(policy: str) -> float | None:

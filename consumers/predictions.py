@@ -9,7 +9,7 @@ The bodies themselves are made in `consumers.exam`.
 """
 
 import hashlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -20,7 +20,9 @@ from infra.kafka import Producer
 from schemas.codec import body, encode
 from schemas.events import Lifecycle, LifecycleKind, Prediction, RunOutcome
 from schemas.ids import study_key
-from scoring.score import Model
+
+if TYPE_CHECKING:  # who counts runs has no model runtime
+    from scoring.score import Model
 
 #: Partitions of a model's runs, so that no one of them grows without bound.
 BUCKETS: Final = 16
@@ -55,17 +57,17 @@ class Predictions:
     def __init__(self, tables: Tables, producer: Producer) -> None:
         self._tables, self._producer = tables, producer
 
-    def effective(self, key: StudyKey, model: Model) -> str | None:
+    def effective(self, key: StudyKey, model: "Model") -> str | None:
         """Return the id of the prediction that counts now, or None."""
         found = self._tables.run(_HEAD, (*key, model.package.card.id))
         return found[0].prediction if found else None
 
-    def outcome_of(self, key: StudyKey, model: Model, prediction_id: str) -> RunOutcome | None:
+    def outcome_of(self, key: StudyKey, model: "Model", prediction_id: str) -> RunOutcome | None:
         """Return the outcome of a prediction that was published before, or None."""
         found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         return found[0].outcome if found and found[0].published else None
 
-    def repeat(self, key: StudyKey, model: Model, prediction_id: str) -> None:
+    def repeat(self, key: StudyKey, model: "Model", prediction_id: str) -> None:
         """Publish again a prediction that was published before, with the body that it has."""
         [row] = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         self._say(key, msgspec.json.decode(row.body, type=Prediction), 0.0)
@@ -93,11 +95,11 @@ class Predictions:
         self._tables.run_once(_PUBLISHED, row)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
-    def ended(self, key: StudyKey, model: Model, revision: int) -> RunOutcome | None:
+    def ended(self, key: StudyKey, model: "Model", revision: int) -> RunOutcome | None:
         """Return how the model ended for a revision, or None."""
         return run_outcome(self._tables, key, model.package.card.id, revision)
 
-    def ran(self, key: StudyKey, model: Model, revisions: range, outcome: RunOutcome) -> None:
+    def ran(self, key: StudyKey, model: "Model", revisions: range, outcome: RunOutcome) -> None:
         """Write how a model ended for revisions of a study."""
         self._tables.run_all(
             (_RUN, (outcome, bucket_of(key), model.package.card.id, *key, revision, outcome))

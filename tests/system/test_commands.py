@@ -101,6 +101,36 @@ def test_trace(known: Known, by: str) -> None:
     assert known.study in known.house.prodrome("trace", what).stdout
 
 
+def test_trace_of_a_patient_an_intake_and_a_pseudonym(known: Known) -> None:
+    """`trace --patient` with the issuer, or what a log or a topic names: the same study."""
+    dataset = known.exam.datasets["R-CC"]
+    (found,) = known.house.json("trace", study_of(known.exam), "--json")
+    for arguments in (
+        ("--patient", dataset.PatientID, "--issuer", dataset.get("IssuerOfPatientID", "")),
+        (found["intakes"][0]["intake"],),
+        (known.study,),
+    ):
+        assert known.house.json("trace", *arguments, "--json") == [found]
+
+
+def test_trace_of_what_is_on_its_way(house: House, images: Mapping[str, Pixels], tmp_path: Path) -> None:
+    """While nothing is de-identified, an image is found in the spool; afterwards as ever."""
+    (exam,) = exams(images, "on its way", patients=1)
+    assert house.prodrome("pause", "deidentify").returncode == 0
+    try:
+        stands = 'prodrome_stage_paused{stage="deidentify"} 1.0'
+        eventually(lambda: stands in house.metrics()["deidentify"], "pause")
+        assert stored(house.send(write_exam(exam, tmp_path).values()))
+        sop = str(exam.datasets["L-CC"].SOPInstanceUID)
+        for what in (study_of(exam), sop):
+            (found,) = house.json("trace", what, "--json")
+            assert [i["ledger"] for i in found["intakes"]] == ["in flight"] * 4
+            assert sop in {i["sop"] for i in found["intakes"]}
+    finally:
+        assert house.prodrome("resume", "deidentify").returncode == 0
+    eventually(lambda: house.json("trace", study_of(exam), "--json")[0]["revision"], "revision")
+
+
 def test_trace_of_nobody(known: Known) -> None:
     """`trace` of what was never sent says so."""
     assert "not known" in known.house.prodrome("trace", "1.2.3.4").stdout

@@ -193,6 +193,20 @@ def test_every_role_becomes_ready_as_deployed(pods: dict[str, Pod]) -> None:
             eventually(lambda pod=pod, probe=probe: pod.answers(probe), f"{probe} of {role}")  # type: ignore[misc]
 
 
+def test_the_exporter_reaches_what_it_looks_at(pods: dict[str, Pod]) -> None:
+    """What is down is no error of its own, nor is a package that its image lacks: so its metrics are asked."""
+    url = f"http://127.0.0.1:{pods['exporter'].port('metrics')}/metrics"
+
+    def reached() -> set[str]:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line for line in lines if line.startswith("prodrome_exporter_reachable{")}
+
+    parts = ("kafka", "cassandra_trusted", "cassandra_clean", "spool")
+    wanted = {f'prodrome_exporter_reachable{{part="{part}"}} 1.0' for part in parts}
+    eventually(lambda: wanted <= reached(), "answers of all parts")
+
+
 def test_every_port_of_a_role_is_listened_on(pods: dict[str, Pod]) -> None:
     """The door's and the reader's too."""
     for pod in pods.values():
