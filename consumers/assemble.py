@@ -6,6 +6,8 @@
 3. Write the manifest and the revision's row, then take the next number by lightweight transaction.
 4. Publish `study.revised`, then mark the head as published.
 
+Studies that are quiet together take these steps beside each other, and are published with one request.
+
 If the process dies between 3 and 4, the next owner finds an unpublished head and publishes the same body. A
 woken zombie loses the transaction and reads again.
 """
@@ -22,12 +24,16 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.kafka import Producer
 from infra.objects import Store
+from infra.together import Together
 from schemas.codec import Message, body, encode
 from schemas.errors import BadMessage
 from schemas.events import Lifecycle, LifecycleKind, Manifest, Pointer, StudyRevised
 from schemas.ids import set_id, study_key
 
 log = logging.getLogger(__name__)
+
+#: Studies closed beside each other: each waits for some ten answers of Cassandra, one after the other.
+TOGETHER: Final = 8
 
 _HEAD: Final = "SELECT revision, set_id, published, body FROM study_head WHERE project = ? AND study = ?"
 _FIRST: Final = (
@@ -49,6 +55,7 @@ class Assembler:
 
     def __init__(self, tables: Tables, store: Store, producer: Producer) -> None:
         self._tables, self._store, self._producer = tables, store, producer
+        self._together = Together("close", TOGETHER)
 
     def head(self, key: StudyKey) -> Any:
         """Return the newest revision's row, or None."""
@@ -59,13 +66,19 @@ class Assembler:
         """Return the newest revision's row, or None, of each of these studies."""
         return [rows[0] if rows else None for rows in self._tables.run_all((_HEAD, key) for key in keys)]
 
-    def close(self, key: StudyKey) -> None:
-        """Give a quiet study its revision, unless its set has one; returns when it is published."""
+    def close(self, *keys: StudyKey) -> None:
+        """Give quiet studies their revisions, unless their sets have one; returns when all are published."""
+        revised = [event for event in self._together(self._revision, keys) if event]
+        self._producer.send([message for event in revised for message in self._messages(event)])
+        self._together(self._published, revised)
+
+    def _revision(self, key: StudyKey) -> StudyRevised | None:
+        """Return what is to be said of a study, and again where it was; None where there is nothing."""
         raced = False
         while True:
             counting = effective(self._tables.run(SELECT, key))
             if not counting.instances:
-                return  # opened, but its rows were never written: the message ended as a dead letter
+                return None  # opened, but its rows were never written: the message ended as a dead letter
             name = set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in counting.instances)
             head = self.head(key)
             if head is None or head.set_id != name or not self._has_manifest(key, head, counting):
@@ -74,9 +87,7 @@ class Assembler:
                     raced = True
                     continue
                 head = self.head(key)
-            if not (raced and head.published):
-                self._publish(key, msgspec.json.decode(head.body, type=StudyRevised))
-            return
+            return None if raced and head.published else msgspec.json.decode(head.body, type=StudyRevised)
 
     def say(self, key: StudyKey, kind: LifecycleKind, **more: Any) -> Message:
         """Return a lifecycle message about a study."""
@@ -128,26 +139,26 @@ class Assembler:
         # Named by content and number: flags of a member may change while the set's name does not.
         return self._store.put_again(f"{key.project}/manifests/{name[:2]}/{name}-{revision}.json", data)
 
-    def _publish(self, key: StudyKey, revised: StudyRevised) -> None:
-        kinds: list[LifecycleKind] = ["revised"]
+    def _messages(self, revised: StudyRevised) -> list[Message]:
+        key, kinds = _key(revised), list[LifecycleKind](["revised"])
         if "identity_conflict" in revised.flags:
             kinds.append("identity_conflict")
             metrics.inc("prodrome_catalog_identity_conflicts_total")
-        self._producer.send(
-            [
-                encode(
-                    "study.revised.v1",
-                    study_key(*key),
-                    revised,
-                    identity=(*key, revised.revision, revised.set_id),
-                    source="catalog",
-                    subject=key.study,
-                ),
-                *(self.say(key, kind, revision=revised.revision) for kind in kinds),
-            ]
-        )
-        self._tables.run_once(_PUBLISHED, (*key, revised.revision, revised.set_id))
+        identity = (*key, revised.revision, revised.set_id)
+        return [
+            encode(
+                "study.revised.v1", study_key(*key), revised, identity=identity, source="catalog", subject=key.study
+            ),
+            *(self.say(key, kind, revision=revised.revision) for kind in kinds),
+        ]  # fmt: skip
+
+    def _published(self, revised: StudyRevised) -> None:
+        self._tables.run_once(_PUBLISHED, (*_key(revised), revised.revision, revised.set_id))
         metrics.inc("prodrome_catalog_revisions_total")
+
+
+def _key(revised: StudyRevised) -> StudyKey:
+    return StudyKey(revised.project, revised.study_instance_uid)
 
 
 def _manifest(key: StudyKey, revision: int, name: str, counting: Effective) -> Manifest:

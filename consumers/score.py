@@ -12,6 +12,7 @@ The models themselves are pure (`scoring`); this stage brings them bytes and car
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from infra.clock import Clock
 from infra.kafka import Producer
 from infra.objects import Store
 from infra.settings import Settings
+from infra.together import Together
 from schemas.errors import BadMessage
 from schemas.events import Manifest, RunOutcome, StudyRevised
 from schemas.topics import Zone
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 NAME: Final = "score"
 #: Threads that read and prepare beside the forward pass; decoding is numpy, which lets others run.
 PREPARERS: Final = 2
+#: Studies whose rows are read and written beside each other: each waits for some ten answers, one by one.
+TOGETHER: Final = 8
 
 # Written and removed again and again, so by lightweight transaction: no clock decides which came last.
 _WAIT: Final = (
@@ -99,11 +103,21 @@ class Score:
         self._profile = settings.deidentify.profile
         self._waiting: dict[tuple[StudyKey, str], Waiting] = {}
         self._threads = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
+        self._together = Together("score", TOGETHER)
 
     def handle(self, records: Sequence[Record]) -> None:
         """See `consumers.loop.Stage.handle`."""
         started = self._clock.monotonic()
-        runs = [run for record in records for run in self._runs(record)]
+        by_study: dict[StudyKey, list[tuple[int, StudyRevised]]] = defaultdict(list)
+        for record in records:
+            if not isinstance(revised := record.event, StudyRevised):
+                raise TypeError(f"expected a StudyRevised, came {type(revised).__name__}")
+            by_study[StudyKey(revised.project, revised.study_instance_uid)].append(
+                (record.partition, revised)
+            )
+        # revisions of one study in their order, studies beside each other
+        found = self._together(lambda some: [r for one in some for r in self._runs(*one)], by_study.values())
+        runs = [run for some in found for run in some]
         for model in self._models.values():
             self._score(model, [run for run in runs if run.exam.model is model], started)
         metrics.inc("prodrome_stage_instances_total", len(records), stage=NAME, outcome="scored")
@@ -134,10 +148,7 @@ class Score:
 
     # 1. and 2. which models run
 
-    def _runs(self, record: Record) -> list[Run]:
-        revised = record.event
-        if not isinstance(revised, StudyRevised):
-            raise TypeError(f"expected a StudyRevised, came {type(revised).__name__}")
+    def _runs(self, partition: int, revised: StudyRevised) -> list[Run]:
         if "identity_conflict" in revised.flags:
             log.warning("study %s: two patients, not scored", revised.study_instance_uid)
             return []
@@ -147,9 +158,9 @@ class Score:
             exam = Exam(revised=revised, manifest=manifest, model=model, profile=self._profile)
             selected = exam.select()
             if isinstance(selected, Selected):
-                runs += self._run(record.partition, exam, selected)
+                runs += self._run(partition, exam, selected)
             elif isinstance(selected, Missing):
-                self._wait(record.partition, exam)
+                self._wait(partition, exam)
         return runs
 
     def _run(self, partition: int, exam: Exam, selected: Selected) -> list[Run]:
@@ -197,11 +208,11 @@ class Score:
         metrics.observe(
             "prodrome_score_forward_seconds", self._clock.monotonic() - forward, model=model.package.card.id
         )
-        for run, outcome in zip(runs, prepared, strict=True):
-            outcome = next(scored) if isinstance(outcome, Prepared) else outcome
-            self._publish(run, outcome, self._clock.monotonic() - started)
-            took = self._clock.monotonic() - started
-            metrics.observe("prodrome_score_quiet_to_prediction_seconds", took, model=model.package.card.id)
+        outcomes = [next(scored) if isinstance(each, Prepared) else each for each in prepared]
+        by_study: dict[StudyKey, list[tuple[Run, Outcome]]] = defaultdict(list)
+        for run, outcome in zip(runs, outcomes, strict=True):
+            by_study[run.exam.key].append((run, outcome))
+        self._together(lambda some: self._publish_in_turn(some, started), by_study.values())
 
     def _prepare(self, run: Run) -> Prepared | Outcome:
         objects = {i.sop_instance_uid: i.object for i in run.exam.manifest.instances}
@@ -212,21 +223,29 @@ class Score:
         except BadMessage as error:
             return Failed(reason=error.reason, detail=error.detail, inputs=run.selected.inputs)
 
-    def _publish(self, run: Run, outcome: Outcome, seconds: float) -> None:
-        exam = run.exam
+    def _publish_in_turn(self, some: Sequence[tuple[Run, Outcome]], started: float) -> None:
+        for run, outcome in some:
+            self._publish(run, outcome, started)
+
+    def _publish(self, run: Run, outcome: Outcome, started: float) -> None:
+        exam, seconds = run.exam, self._clock.monotonic() - started
         before = self._predictions.effective(exam.key, exam.model)
         supersedes = before if before != run.prediction else None
         prediction = exam.answer(run.selected, outcome, supersedes)
         self._predictions.publish(prediction, seconds)
         self._ended(run.partition, exam.key, exam.model, exam.revised.revision, prediction.outcome)
+        took, model = self._clock.monotonic() - started, exam.model.package.card.id
+        metrics.observe("prodrome_score_quiet_to_prediction_seconds", took, model=model)
 
     def _ended(self, partition: int, key: StudyKey, model: Model, revision: int, outcome: RunOutcome) -> None:
         """Write how a model ended for a revision and those that waited before it; nobody waits any more."""
         name = (key, model.package.card.id)
-        since = self._waiting[name].since if name in self._waiting else revision
-        self._predictions.ran(key, model, range(min(since, revision), revision + 1), outcome)
-        self._tables.run(_DONE, (partition, *key, model.package.card.id))
-        self._waiting.pop(name, None)
+        waiting = self._waiting.get(name)
+        since = min(waiting.since, revision) if waiting else revision
+        self._predictions.ran(key, model, range(since, revision + 1), outcome)
+        if waiting:
+            self._tables.run(_DONE, (partition, *key, model.package.card.id))
+            del self._waiting[name]
 
     def _give_up(self, key: StudyKey, model: Model, waiting: Waiting) -> None:
         revised = waiting.revised

@@ -25,9 +25,14 @@ class Disk:
 
     def fill(self) -> None:
         """Have no byte free from now on."""
-        found = os.statvfs(self.path)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        self._resize(max(used, found.f_frsize))  # none would be no limit
+        for attempt in range(20):
+            found = os.statvfs(self.path)
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            try:
+                return self._resize(max(used, found.f_frsize))  # none would be no limit
+            except subprocess.CalledProcessError:  # more was written since
+                if attempt == 19:
+                    raise
 
     def free(self) -> None:
         """Have the space of the beginning."""
