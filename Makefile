@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
-PEERS := dcmtk dicom3tools prometheus strace faketime
+PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench chaos peers docs release lock clean python-3.11 java-17
 
@@ -37,9 +37,9 @@ bench: setup java-17 ## Measure on this machine, beside the figures to reach
 chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos
 
-peers: ## Install what tests talk to or work with (Debian, as root): dcmtk, dicom3tools, prometheus, strace, faketime
+peers: ## Install what tests talk to or work with (Debian, as root): dcmtk, dicom3tools, prometheus, strace
 	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null \
-	&& command -v strace >/dev/null && command -v faketime >/dev/null; then exit 0; \
+	&& command -v strace >/dev/null; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(PEERS); \
 	else echo "peers of the tests are missing: sudo apt-get install $(PEERS)" >&2; exit 2; fi
 

@@ -29,7 +29,8 @@ class Disk:
             found = os.statvfs(self.path)
             used = (found.f_blocks - found.f_bfree) * found.f_frsize
             try:
-                return self._resize(max(used, found.f_frsize))  # none would be no limit
+                self._resize(max(used, found.f_frsize))  # none would be no limit
+                return
             except subprocess.CalledProcessError:  # more was written since
                 if attempt == 19:
                     raise

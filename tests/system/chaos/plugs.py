@@ -41,6 +41,24 @@ def record() -> None:
     Loop.process = process  # type: ignore[method-assign]
 
 
+def shift_clock() -> None:
+    """Every clock of the process that knows the day is as many seconds off as `CHAOS_CLOCK` says now.
+
+    Python's, which is what stamps rows (the driver), events and deadlines. libfaketime would shift libc's, and
+    librdkafka's threads then miss each other's signals.
+    """
+    path, right, offset, read = Path(os.environ["CHAOS_CLOCK"]), time.time_ns, 0, -1.0
+
+    def shifted() -> int:
+        nonlocal offset, read
+        if time.monotonic() > read + 0.1:
+            offset, read = int(path.read_text()) * 10**9, time.monotonic()
+        return right() + offset
+
+    time.time_ns = shifted
+    time.time = lambda: shifted() / 1e9
+
+
 def stumble() -> None:
     """An instance that `CHAOS_POISON` names ends its worker, or never comes back; a line is a UID and which."""
     from consumers.boundary import Boundary
