@@ -127,7 +127,7 @@ class Trial:
         ]
 
     def _planted(self) -> set[str]:
-        files = sorted(self._folder.glob("*.dcm"))
+        files = sorted(self._folder.parent.rglob("*.dcm"))  # whatever the test has written
         some = files[:: max(1, len(files) // 50)]
         values: set[str] = set()
         for path in some:
