@@ -247,6 +247,7 @@ def program(layout: Layout, java: Path, host: str, configuration: Path | None = 
     }
     command = (
         *(str(java), f"-javaagent:{agents[0]}", *_MEMORY, *_MODULES, *_FAST_START),
+        f"-XX:ErrorFile={layout.log(node_name('cassandra', host))}.crash",
         *(_ALONE if layout.nodes == 1 or configuration else _TOGETHER),
         *(("-XX:TieredStopAtLevel=1",) if configuration else ()),  # a run of seconds is not worth optimising
         *(f"-D{key}={value}" for key, value in places.items()),

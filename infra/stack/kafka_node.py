@@ -165,7 +165,10 @@ def program(layout: Layout, java: Path, host: str) -> Program:
 def _java(layout: Layout, java: Path, host: str) -> list[str]:
     logging = f"-Dlog4j2.configurationFile={(Path(__file__).parent / 'log4j2.xml').as_uri()}"
     temporary = f"-Djava.io.tmpdir={_folder(layout, host) / 'tmp'}"
-    return [str(java), *_MEMORY, logging, temporary, "-cp", f"{jar_folder(layout, 'kafka')}/*"]
+    crash = (
+        f"-XX:ErrorFile={layout.log(node_name('kafka', host))}.crash"  # else it lies where `up` was called
+    )
+    return [str(java), *_MEMORY, crash, logging, temporary, "-cp", f"{jar_folder(layout, 'kafka')}/*"]
 
 
 def _folder(layout: Layout, host: str) -> Path:
