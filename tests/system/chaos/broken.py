@@ -168,10 +168,10 @@ def forget_before_publishing(patch: pytest.MonkeyPatch) -> None:
     """A study is taken from the open ones, and gets its revision then."""
     right = Assembler.close
 
-    def close(self: Assembler, key: Any) -> None:
-        for partition in range(3):
+    def close(self: Assembler, *keys: Any) -> None:
+        for partition, key in itertools.product(range(3), keys):
             self._tables.run(_CLOSED, (partition, *key))
-        right(self, key)
+        right(self, *keys)
 
     patch.setattr(Assembler, "close", close)
 

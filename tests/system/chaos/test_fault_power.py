@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from house import House
 from programs import supervisor
+from scale import LONG
 from test_fault_matrix import judged, under_load
 from trial import Trial
 
@@ -31,6 +32,7 @@ from infra.stack import processes
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(6 * 3600)]
 
 
+@pytest.mark.skipif(not LONG, reason="starts everything anew, three minutes: make chaos")
 def test_f7_the_power_fails(trial: Trial, chance: random.Random, scaled: Callable[[int, int], int]) -> None:
     """Under load, again and again; `prodrome up` is all that is done behind it."""
     losses = []
