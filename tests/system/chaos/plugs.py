@@ -14,7 +14,7 @@ def answer_before_sync() -> None:
     right = Spool._commit
 
     def commit(self, segment, end):  # type: ignore[no-untyped-def]
-        threading.Timer(0.05, right, (self, segment, end)).start()
+        threading.Timer(1.0, right, (self, segment, end)).start()  # or a busy machine hides it
 
     Spool._commit = commit  # type: ignore[method-assign]
 
