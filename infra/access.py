@@ -65,6 +65,8 @@ def acls() -> Iterator[Acl]:
         for topic in TOPICS:
             for right in sorted(access.topic_rights(principal, topic)):
                 yield Acl(name, "TOPIC", topic.name, False, right.upper())
+            if principal == access.OPERATOR:  # `forget` says when retention ends what it cannot remove
+                yield Acl(name, "TOPIC", topic.name, False, "DESCRIBE_CONFIGS")
         for prefix in access.group_prefixes(principal):
             yield Acl(name, "GROUP", prefix, True, "READ")
         for prefix in access.seen_group_prefixes(principal):

@@ -43,8 +43,8 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic("prediction.v1", "clean", 12, 90 * DAY_MS, ("score",), ("subscribers", "report"),
           _t("imaging.prediction.created")),
     # longer than predictions, so that a retraction outlives what it withdraws
-    Topic("lifecycle.v1", "clean", 12, 120 * DAY_MS, ("deidentify", "catalog", "score"), ("subscribers",),
-          _t("lifecycle")),
+    Topic("lifecycle.v1", "clean", 12, 120 * DAY_MS, ("deidentify", "catalog", "score", "operator"),
+          ("subscribers",), _t("lifecycle")),
     Topic("deadletter.v1", "clean", 3, 30 * DAY_MS, ("catalog", "score"), ("operator",), _t("deadletter")),
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ def test_a_stated_rate(house: House) -> None:
     """All are acknowledged and seen on the clean side, not faster than asked; every program has its figures."""
     run = run_paced(house.settings, plan(house, "bench paced"))
     assert run.instances == run.ack.count == run.clean.count == 40
-    assert run.kept_rate <= 40.0
+    assert run.kept_rate <= 40.0 * 40 / 39  # forty have thirty-nine pauses
     assert {"receive", "deidentify", "catalog", "kafka", "cassandra"} <= set(run.programs)
     assert run.programs["deidentify"].cpu_ms > 0
     assert run.programs["receive"].rss_mb > 1

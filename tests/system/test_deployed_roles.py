@@ -63,8 +63,8 @@ def absent(image: str) -> list[str]:
     held = {line.partition("==")[0] for line in lock(image).read_text().splitlines() if line[:1].isalnum()}
     known = packages_distributions()
     theirs = {m for m, names in known.items() if not {_plain(name) for name in names} & held}
-    # an editable install would find the rooms in the checkout
-    return sorted((theirs - {"prodrome"}) | (set(ROOMS) - rooms(image)))
+    # an editable install knows the rooms too, and would find them in the checkout
+    return sorted((theirs - {"prodrome", *ROOMS}) | (set(ROOMS) - rooms(image)))
 
 
 def _plain(name: str) -> str:

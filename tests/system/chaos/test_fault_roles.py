@@ -94,12 +94,13 @@ def acting(
 # F14
 
 
+@pytest.mark.skipif(not LONG, reason="many processes, two minutes: make chaos")
 def test_f14_roles_come_and_go(trial: Trial, tmp_path: Path, chance: random.Random, scaled: Scaled) -> None:
     """One to four processes of each stage, others every few seconds: no offset is skipped, no effect doubled."""
     roles = ("deidentify", "catalog", "score")
     record = tmp_path / "record"
     environment = {"CHAOS_RECORD": str(record)}
-    rounds = scaled(1, 60)
+    rounds = scaled(3, 60)
     with under_load(trial), stopped(trial.house, *roles):
         alive = {role: [Actor(trial.house, role, "record", environment)] for role in roles}
         try:
