@@ -221,8 +221,9 @@ def as_commands(zone: Zone, keyspaces: Mapping[Zone, str]) -> Iterator[str]:
         principal = acl.user.removeprefix("prodrome_")
         if acl.name in here or (acl.kind == "GROUP" and access.uses_kafka(principal, zone)):
             pattern = " --resource-pattern-type prefixed" if acl.prefix else ""
+            operation = acl.operation.title().replace("_", "")
             yield (
-                f"kafka-acls.sh --add --allow-principal User:{acl.user} --operation {acl.operation.title()}"
+                f"kafka-acls.sh --add --allow-principal User:{acl.user} --operation {operation}"
                 f" --{acl.kind.lower()} {acl.name}{pattern}"
             )
     tables = {table.name for table in access.TABLES if table.zone == zone}
