@@ -28,8 +28,8 @@ from schemas.topics import TOPICS
 
 pytestmark = pytest.mark.stack
 
-#: Of twenty runs, nineteen: what a broken build does under chance, chance may hide once.
-RUNS, AT_LEAST = (20, 19) if LONG else (1, 1)
+#: Of twenty runs, nineteen: chance may kill a broken build where nothing shows. The short form asks for one of four.
+RUNS, AT_LEAST = (20, 19) if LONG else (4, 1)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -50,7 +50,9 @@ def test_a_broken_build_is_caught(
         verdict = judge(line.evidence())
         print(verdict.table())
         caught += verdict.breaks(*broken.caught_as)
-    assert caught >= AT_LEAST, f"{name}: {caught} of {RUNS}"
+        if caught == AT_LEAST:
+            return
+    pytest.fail(f"{name}: {caught} of {RUNS}")
 
 
 @pytest.mark.parametrize("acks", ["all", "0"])
