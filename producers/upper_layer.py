@@ -5,7 +5,7 @@ dataset: what goes in comes out on the wire.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from schemas.errors import ProdromeError
@@ -20,7 +20,17 @@ _APPLICATION_CONTEXT: Final = b"1.2.840.10008.3.1.1.1"
 _IMPLEMENTATION_CLASS: Final = b"2.25.147825736914205283361820904421176384911"
 _C_STORE_RQ, _C_STORE_RSP, _C_ECHO_RQ = 0x0001, 0x8001, 0x0030
 _NO_DATASET, _DATASET = 0x0101, 0x0001
+_STORE_FIELD: Final = _C_STORE_RQ.to_bytes(2, "little")
+_ELEMENT: Final = struct.Struct("<HHL")
 _COMMAND_LAST, _DATA, _DATA_LAST = 0x03, 0x00, 0x02
+
+
+class StoreCommand(NamedTuple):
+    """A C-STORE-RQ, as it says; nothing is checked but that it is one."""
+
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 class ProtocolError(ProdromeError):
@@ -97,18 +107,52 @@ def store_command(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
     )
 
 
-def store_response_command(message_id: int, sop_class_uid: str, sop_instance_uid: str, status: int) -> bytes:
-    """Return the command set of a C-STORE-RSP without a comment."""
-    return _command(
-        {
-            0x0002: _uid(sop_class_uid),
-            0x0100: struct.pack("<H", _C_STORE_RSP),
-            0x0120: struct.pack("<H", message_id),
-            0x0800: struct.pack("<H", _NO_DATASET),
-            0x0900: struct.pack("<H", status),
-            0x1000: _uid(sop_instance_uid),
-        }
+def store_response_command(
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    status: int,
+    comment: str = "",
+    offending: Sequence[int] = (),
+) -> bytes:
+    """Return the command set of a C-STORE-RSP (PS3.7 9.3.1.2, C.2).
+
+    Parameters
+    ----------
+    comment : str
+        Error Comment, at most 64 characters; empty where nothing went wrong.
+    offending : sequence of int
+        Tags of the elements at fault.
+    """
+    elements = {
+        0x0002: _uid(sop_class_uid),
+        0x0100: struct.pack("<H", _C_STORE_RSP),
+        0x0120: struct.pack("<H", message_id),
+        0x0800: struct.pack("<H", _NO_DATASET),
+        0x0900: struct.pack("<H", status),
+    }
+    if offending:
+        elements[0x0901] = b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in offending)
+    if comment:
+        elements[0x0902] = comment.encode("ascii").ljust(len(comment) + len(comment) % 2)
+    elements[0x1000] = _uid(sop_instance_uid)
+    return _command(elements)
+
+
+def parse_store_command(command: bytes) -> StoreCommand | None:
+    """Return what a C-STORE-RQ with a dataset says; None for any other command set, whatever its bytes."""
+    found = dict(_elements(command))
+    if found.get(0x0100) != _STORE_FIELD or not has_dataset(command) or len(found.get(0x0110, b"")) != 2:
+        return None
+    return StoreCommand(
+        int.from_bytes(found[0x0110], "little"), _uid_text(found.get(0x0002)), _uid_text(found.get(0x1000))
     )
+
+
+def has_dataset(command: bytes) -> bool:
+    """Whether a command set says that a dataset follows."""
+    kind = dict(_elements(command)).get(0x0800)
+    return kind is not None and kind != _NO_DATASET.to_bytes(2, "little")
 
 
 def echo_command(message_id: int) -> bytes:
@@ -141,12 +185,9 @@ def fragment_bytes(max_pdu: int, ours: int = 1 << 20) -> int:
 def response_status(body: bytes) -> int:
     """Return the status of a response command set, from the body of its P-DATA-TF."""
     command = b"".join(value[2:] for value in _values(body) if len(value) > 2 and value[1] & 1)
-    at = 0
-    while at + 8 <= len(command):
-        group, element, length = struct.unpack_from("<HHL", command, at)
-        if (group, element) == (0x0000, 0x0900):
-            return int.from_bytes(command[at + 8 : at + 8 + length], "little")
-        at += 8 + length
+    for element, value in _elements(command):
+        if element == 0x0900:
+            return int.from_bytes(value, "little")
     raise ProtocolError("the response has no status")
 
 
@@ -170,6 +211,21 @@ def _values(body: bytes) -> list[bytes]:
         found.append(body[at + 4 : at + 4 + length])
         at += 4 + length
     return found
+
+
+def _elements(command: bytes) -> Iterator[tuple[int, bytes]]:
+    # Group 0000, implicit little endian (PS3.7 6.3.1); what is cut short, or of another group, ends it.
+    at = 0
+    while at + 8 <= len(command):
+        group, element, length = _ELEMENT.unpack_from(command, at)
+        if group:
+            return
+        yield element, command[at + 8 : at + 8 + length]
+        at += 8 + length
+
+
+def _uid_text(value: bytes | None) -> str:
+    return (value or b"").rstrip(b"\0 ").decode("ascii", "replace")
 
 
 def _uid(text: str) -> bytes:

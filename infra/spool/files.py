@@ -13,7 +13,9 @@
 import fcntl
 import os
 import uuid
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,8 @@ from schemas.errors import SettingsError
 SUFFIX: Final = ".seg"
 PART: Final = ".part"
 DAMAGED: Final = ".damaged"
+#: Buffers that one system call takes (IOV_MAX of Linux).
+_PIECES: Final = 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -123,12 +127,12 @@ def sync_folder(folder: Path) -> None:
 
 def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
     """Write all buffers at `offset` and return the offset behind them; a short write is continued."""
-    pending = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+    pending = deque(memoryview(buffer) for buffer in buffers if len(buffer))
     while pending:
-        written = os.pwritev(descriptor, pending, offset)
+        written = os.pwritev(descriptor, list(islice(pending, _PIECES)), offset)
         offset += written
         while pending and written >= len(pending[0]):
-            written -= len(pending.pop(0))
+            written -= len(pending.popleft())
         if written:
             pending[0] = pending[0][written:]
     return offset

@@ -154,9 +154,14 @@ def aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
-def payload_hash(payload: bytes | memoryview) -> int:
-    """Return the XXH3-64 of a payload, without a seed."""
-    return xxhash.xxh3_64_intdigest(payload)
+def payload_hash(*pieces: bytes | memoryview) -> int:
+    """Return the XXH3-64 of a payload, given in pieces, without a seed."""
+    if len(pieces) == 1:
+        return xxhash.xxh3_64_intdigest(pieces[0])
+    hashing = xxhash.xxh3_64()
+    for piece in pieces:
+        hashing.update(piece)
+    return hashing.intdigest()
 
 
 #: The checksum of records that are a header alone.

@@ -8,6 +8,7 @@ and so that a sync need not write a new length each time.
 import os
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -77,13 +78,17 @@ class Segment:
         return cls(path, descriptor, header, preallocate)
 
     def append(
-        self, kind: Kind, header: Header, payload: bytes | memoryview = b"", hashed: int = EMPTY_HASH
+        self,
+        kind: Kind,
+        header: Header,
+        payload: Sequence[bytes | memoryview] = (),
+        hashed: int = EMPTY_HASH,
     ) -> Place:
         """Write one record at the tail; where that fails the tail stays, and the next record overwrites."""
         number = self.instances if kind is Kind.INSTANCE else NO_NUMBER
-        place, head = self._head(kind, encode_header(header), number, len(payload), hashed)
+        place, head = self._head(kind, encode_header(header), number, sum(map(len, payload)), hashed)
         padding = _PADDING[: place.end - place.payload_offset - place.payload_length]
-        files.write_all(self.descriptor, [*head, payload, padding], self.tail)
+        files.write_all(self.descriptor, [*head, *payload, padding], self.tail)
         self._advance(kind, place.end)
         return place
 
@@ -167,11 +172,11 @@ class LargeSegment:
         self.descriptor = os.open(path, _OPEN_NEW, 0o600)
         self.length = 0
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append to the payload."""
-        files.write_all(self.descriptor, [data], self.PAYLOAD_OFFSET + self.length)
-        self.length += len(data)
-        if self.length // _STEP_BYTES > (self.length - len(data)) // _STEP_BYTES:
+    def write(self, pieces: Sequence[bytes | memoryview], length: int) -> None:
+        """Append to the payload; `length` is that of all pieces."""
+        files.write_all(self.descriptor, pieces, self.PAYLOAD_OFFSET + self.length)
+        self.length += length
+        if self.length // _STEP_BYTES > (self.length - length) // _STEP_BYTES:
             self.sync_payload()
 
     def sync_payload(self) -> None:

@@ -83,8 +83,8 @@ class Spool:
             with contextlib.suppress(Refused):  # a full spool must still start: it is freed by reading
                 self.close_association(name, "killed")
 
-    def store(self, header: InstanceHeader, payload: bytes | memoryview) -> Stored:
-        """Append one instance and return once it is durable.
+    def store(self, header: InstanceHeader, *pieces: bytes | memoryview) -> Stored:
+        """Append one instance, given in any number of pieces, and return once it is durable.
 
         May block for the time of two syncs. Called from many threads.
 
@@ -93,12 +93,12 @@ class Spool:
         Refused
             `no_space` or `sync_error`; the instance must not be acknowledged.
         """
-        data = memoryview(payload).cast("B")
-        self.check_space(len(data))
-        hashed = payload_hash(data)
+        length = sum(map(len, pieces))
+        self.check_space(length)
+        hashed = payload_hash(*pieces)
         with _refusing(), self._lock:
-            segment = self._writable(len(data))
-            place = segment.append(Kind.INSTANCE, header, data, hashed)
+            segment = self._writable(length)
+            place = segment.append(Kind.INSTANCE, header, pieces, hashed)
             self._open.add(header)
         try:
             self._commit(segment, place.end)
@@ -282,13 +282,15 @@ class LargeInstance:
         self._large = large
         self._hash = xxhash.xxh3_64()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         """Append; raise `Refused` where there is no space."""
-        self._spool.check_space(len(data))
+        length = sum(map(len, pieces))
+        self._spool.check_space(length)
         with _refusing():
-            self._large.write(data)
-        self._spool._space.add(len(data))
-        self._hash.update(data)
+            self._large.write(pieces, length)
+        self._spool._space.add(length)
+        for piece in pieces:
+            self._hash.update(piece)
 
     def finish(self, header: InstanceHeader) -> Stored:
         """Return once the instance is durable; raise `Refused` where it is not."""

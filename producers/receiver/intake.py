@@ -1,16 +1,15 @@
 """One dataset while it arrives: bounded memory, bytes untouched.
 
-1. Fragments are kept in memory up to `MEMORY_BYTES`, or less while all associations together hold much.
+1. Fragments stay where they were received, up to `MEMORY_BYTES`, or less while all associations together hold
+   much.
 2. A larger dataset goes straight into the spool, as a segment of its own.
 3. `store` makes either durable.
 
-It is a `BytesIO` because pynetdicom writes the fragments of a message to one; nobody reads it as a file. A
-lack of space is remembered and answered at the end of the message; a dataset over the limit ends the
+A lack of space is remembered and answered at the end of the message; a dataset over the limit ends the
 association at once.
 """
 
 import threading
-from io import BytesIO
 from typing import Final
 
 from infra.spool import InstanceHeader, LargeInstance, Spool, Stored
@@ -38,38 +37,53 @@ class Budget:
             return self._held <= self._limit
 
 
-class Intake(BytesIO):
-    """A dataset on its way into the spool."""
+class Intake:
+    """A dataset on its way into the spool; `length` is what has come."""
 
     def __init__(self, spool: Spool, budget: Budget, limit: int) -> None:
-        super().__init__()
         self.length = 0
-        self.usable_uid = True
-        self.complete_at = 0.0
         self.refusal: Refused | None = None
         self._spool, self._budget, self._limit = spool, budget, limit
         self._large: LargeInstance | None = None
-        self._head = b""
+        self._pieces: list[bytes | memoryview] = []
         self._held = 0
+        self._head = b""
         self._ended = False
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Take one fragment; raise `Refused("too_large")` past the limit."""
+    def add(self, data: bytes | memoryview) -> bool:
+        """Take a fragment, or a part of one; return whether its bytes are kept where they are.
+
+        Raises
+        ------
+        Refused
+            `too_large`: past the limit.
+        """
         self.length += len(data)
         if self.length > self._limit:
             self.discard()
             raise Refused("too_large")
         if self.refusal is None and not self._ended:
             try:
-                self._keep(data)
+                return self._keep(data)
             except Refused as refusal:
                 self.discard()
                 self.refusal = refusal
-        return len(data)
+        return False
 
     def head(self) -> bytes:
         """Return the first bytes of the dataset, as many as a scan looks at."""
-        return self._head or bytes(self.getbuffer()[:SCAN_BYTES])
+        if self._head or not self._pieces:
+            return self._head
+        if len(self._pieces[0]) >= SCAN_BYTES:
+            return bytes(self._pieces[0][:SCAN_BYTES])
+        found: list[bytes | memoryview] = []
+        wanted = SCAN_BYTES
+        for piece in self._pieces:
+            found.append(piece[:wanted])
+            wanted -= len(found[-1])
+            if not wanted:
+                break
+        return b"".join(found)
 
     def store(self, header: InstanceHeader) -> Stored:
         """Return once the dataset is durable; raise `Refused` where it is not."""
@@ -78,7 +92,7 @@ class Intake(BytesIO):
         try:
             if self._large is not None:
                 return self._large.finish(header)
-            return self._spool.store(header, self.getvalue())  # no copy: CPython shares the buffer
+            return self._spool.store(header, *self._pieces)
         finally:
             self._large = None  # finished, or discarded by the spool
             self.discard()
@@ -86,35 +100,29 @@ class Intake(BytesIO):
     def discard(self) -> None:
         """Forget what has come, memory and file, and whatever still comes."""
         self._ended = True
-        if self._large is not None:
-            self._large.discard()
-            self._large = None
-        self._budget.add(-self._held)
-        self._held = 0
-        self.seek(0)
-        self.truncate()
+        large, self._large = self._large, None
+        if large is not None:
+            large.discard()
+        self._forget()
 
-    def close(self) -> None:
-        """Discard; also called when an association that died takes its last message along."""
-        if not self.closed:
-            self.discard()
-        super().close()
-
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes | memoryview) -> bool:
         if self._large is not None:
             self._large.write(data)
-            return
-        super().write(data)
+            return False
+        self._pieces.append(data)
         self._held += len(data)
         within = self._budget.add(len(data))
         if self._held > MEMORY_BYTES or (not within and self._held > SHARE_BYTES):
             self._move_to_spool()
+            return False
+        return True
 
     def _move_to_spool(self) -> None:
-        self._head = bytes(self.getbuffer()[:SCAN_BYTES])
+        self._head = self.head()
         self._large = self._spool.begin_large()
-        self._large.write(self.getvalue())
-        self._budget.add(-self._held)
-        self._held = 0
-        self.seek(0)
-        self.truncate()
+        self._large.write(*self._pieces)
+        self._forget()
+
+    def _forget(self) -> None:
+        held, self._held, self._pieces = self._held, 0, []
+        self._budget.add(-held)

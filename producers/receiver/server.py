@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pydicom.config
+from pydicom import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import MediaStorageDirectoryStorage, Verification
 from pynetdicom.transport import ThreadedAssociationServer
@@ -26,11 +27,12 @@ from infra.spool import Spool
 from infra.spool.drain import draining
 from producers.receiver import guard
 from producers.receiver.admission import Caller, Session, admit
-from producers.receiver.answering import answer_from_template
 from producers.receiver.intake import Budget, Intake
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
-from producers.receiver.statuses import ANSWERS, LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Rejection
+from producers.receiver.plain import NO_UID, MessageFile, response
+from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Answer, Rejection
 from producers.receiver.store import StoreRequest, store
+from producers.receiver.takeover import fits, take_over
 from producers.receiver.waiting import wait_for_events
 from schemas.errors import Refused
 from schemas.ids import valid_uid
@@ -43,10 +45,7 @@ MAX_PDU_BYTES: Final = 128 << 10
 ACSE_SECONDS: Final = 10.0
 #: A store in flight at stop: 20 s, so that the role has left within the 30 s that supervisors give.
 STOP_SECONDS: Final = 20.0
-#: Stands in for a SOP Instance UID that pynetdicom would not answer at all; the answer is 0117.
-_NO_UID: Final = "0.0"
 _TICK_SECONDS: Final = 1.0
-_STORED: Final = frozenset(answer.status for answer in ANSWERS if answer.stored)
 
 
 def serve(
@@ -149,9 +148,9 @@ class Door:
 
     def _on_connection(self, event: Any) -> None:
         guard.bound_connection(event.assoc)
-        wait_for_events(event.assoc)
-        answer_from_template(event.assoc, _STORED)
-        guard.bound_messages(event.assoc, lambda: self._new_intake(event.assoc), _count_refused)
+        guard.bound_messages(event.assoc, lambda: MessageFile(self.begin(event.assoc)), self.refused)
+        if self._settings.take_over and fits(event.assoc):
+            wait_for_events(event.assoc, take_over(event.assoc, self, self._clock))
 
     def _on_request(self, event: Any) -> None:
         # pynetdicom goes on to accept where a handler fails: so whatever fails here rejects.
@@ -161,7 +160,7 @@ class Door:
             _log.error("association request failed: %s", type(error).__name__)
             decision = UNKNOWN_CALLER
         if isinstance(decision, Rejection):
-            _count_refused(decision.reason)
+            self.refused(decision.reason)
             event.assoc.acse.send_reject(decision.result, decision.source, decision.diagnostic)
             event.assoc.kill()
 
@@ -193,26 +192,48 @@ class Door:
         _log.info("association %s: open, source %s", decision.association, decision.source.name)
         return decision
 
-    def _new_intake(self, assoc: Any) -> Intake:
+    def begin(self, assoc: Any) -> Intake:
+        """Return where the dataset of a message that begins goes."""
         session = self._sessions.get(assoc)
         if session is not None:
             session.busy = True
         return Intake(self._spool, self._budget, self._settings.max_object_bytes)
 
+    def finish(self, assoc: Any, request: StoreRequest, intake: Intake) -> Answer:
+        """Store a complete dataset and return what to answer; the association is idle then."""
+        session = self._sessions.get(assoc)
+        if session is None:
+            intake.discard()
+            self.refused(NOT_AUTHORISED.reason)
+            return NOT_AUTHORISED
+        begin, length = self._clock.monotonic(), intake.length
+        answer = store(request, intake, session, deny=self._deny, clock=self._clock)
+        if answer.stored:
+            metrics.inc("prodrome_receive_instances_total", source=session.source.name)
+            metrics.inc("prodrome_receive_bytes_total", length, source=session.source.name)
+            metrics.observe("prodrome_receive_ack_seconds", self._clock.monotonic() - begin)
+        else:
+            self.refused(answer.reason)
+        session.busy = False
+        return answer
+
+    def refused(self, reason: str) -> None:
+        """Count what was refused."""
+        metrics.inc("prodrome_receive_refused_total", reason=reason)
+
     def _on_message(self, event: Any) -> None:
         # A request that lacks what PS3.7 demands would be dropped without an answer: complete it, so that
         # the handler is called and can refuse.
-        command, intake = event.message.command_set, event.message.data_set
-        if not isinstance(intake, Intake):
+        command, file = event.message.command_set, event.message.data_set
+        if not isinstance(file, MessageFile):
             return
-        intake.complete_at = self._clock.monotonic()
         if command.get("CommandField") != 0x0001:
             self._done(event.assoc)
             return
         uid = command.get("AffectedSOPInstanceUID")
         if not isinstance(uid, str) or not valid_uid(uid):
-            intake.usable_uid = False
-            command.AffectedSOPInstanceUID = _NO_UID
+            file.usable_uid = False
+            command.AffectedSOPInstanceUID = NO_UID
         context = event.assoc._accepted_cx.get(event.message.context_id)
         sop_class = command.get("AffectedSOPClassUID")
         if context is not None and (not isinstance(sop_class, str) or not valid_uid(sop_class)):
@@ -220,27 +241,14 @@ class Door:
         if command.get("Priority") not in (0, 1, 2):
             command.Priority = 0
 
-    def _on_store(self, event: Any) -> int:
-        session = self._sessions.get(event.assoc)
-        intake = event.request.DataSet
-        if session is None:
-            intake.discard()
-            _count_refused(NOT_AUTHORISED.reason)
-            return NOT_AUTHORISED.status
+    def _on_store(self, event: Any) -> Dataset:
+        file = event.request.DataSet
         request = StoreRequest(
             sop_class_uid=str(event.request.AffectedSOPClassUID),
-            sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
+            sop_instance_uid=str(event.request.AffectedSOPInstanceUID) if file.usable_uid else "",
             transfer_syntax_uid=str(event.context.transfer_syntax),
         )
-        answer = store(request, intake, session, deny=self._deny, clock=self._clock)
-        if answer.stored:
-            metrics.inc("prodrome_receive_instances_total", source=session.source.name)
-            metrics.inc("prodrome_receive_bytes_total", intake.length, source=session.source.name)
-            metrics.observe("prodrome_receive_ack_seconds", self._clock.monotonic() - intake.complete_at)
-        else:
-            _count_refused(answer.reason)
-        self._done(event.assoc)
-        return answer.status
+        return response(self.finish(event.assoc, request, file.intake))
 
     def _done(self, assoc: Any) -> None:
         session = self._sessions.get(assoc)
@@ -253,7 +261,7 @@ class Door:
         if session is None:
             return
         message = assoc.dimse.message
-        if message is not None and isinstance(message.data_set, Intake):
+        if message is not None and isinstance(message.data_set, MessageFile):
             message.data_set.close()  # half a dataset: its file and its memory go now
         metrics.put("prodrome_receive_associations", len(self._sessions))
         _log.info("association %s: %s, %d stored", session.association, cause, session.ordinal)
@@ -290,10 +298,6 @@ def _prefer_syntaxes(request: Any, source: Source) -> None:
     # pynetdicom takes the first syntax of a storage context: so the best one is put first.
     for context in request.presentation_context_definition_list:
         context.transfer_syntax = by_preference(context.transfer_syntax, source.transfer_syntax_order)
-
-
-def _count_refused(reason: str) -> None:
-    metrics.inc("prodrome_receive_refused_total", reason=reason)
 
 
 def _configure_library() -> None:

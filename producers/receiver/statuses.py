@@ -7,12 +7,17 @@ from typing import Final, NamedTuple
 
 
 class Answer(NamedTuple):
-    """One C-STORE response: `reason` is a word of `schemas.reasons`, empty where nothing was refused."""
+    """One C-STORE response.
+
+    `reason` is a word of `schemas.reasons`, empty where nothing was refused, and the response's Error Comment;
+    `offending` are its Offending Elements.
+    """
 
     status: int
     reason: str
     stored: bool
     cause: str
+    offending: tuple[int, ...] = ()
 
 
 class Rejection(NamedTuple):
@@ -24,6 +29,8 @@ class Rejection(NamedTuple):
     reason: str
     cause: str
 
+
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 
 STORED: Final = Answer(0x0000, "", True, "Stored whole and synced; judged later.")
 MISMATCH: Final = Answer(
@@ -42,10 +49,18 @@ NO_UID: Final = Answer(
     0x0117, "no_usable_uid", False, "The command names no SOP Instance UID of digits and dots, at most 64."
 )
 STRICT_MISMATCH: Final = Answer(
-    0xA900, "strict_mismatch", False, "Strict source: UIDs of dataset and command differ."
+    0xA900,
+    "strict_mismatch",
+    False,
+    "Strict source: UIDs of dataset and command differ.",
+    (_SOP_CLASS_UID, _SOP_INSTANCE_UID),
 )
 STRICT_UNREADABLE: Final = Answer(
-    0xC000, "strict_mismatch", False, "Strict source: the dataset shows no SOP Instance UID."
+    0xC000,
+    "strict_mismatch",
+    False,
+    "Strict source: the dataset shows no SOP Instance UID.",
+    (_SOP_INSTANCE_UID,),
 )
 
 ANSWERS: Final = (

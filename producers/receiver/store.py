@@ -77,7 +77,7 @@ def store(
 def _store(
     request: StoreRequest, intake: Intake, session: Session, deny: frozenset[str], clock: Clock
 ) -> Answer:
-    if not intake.usable_uid or not valid_uid(request.sop_instance_uid):
+    if not valid_uid(request.sop_instance_uid):
         return NO_UID
     if request.sop_class_uid in deny:
         return DENIED

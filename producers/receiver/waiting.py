@@ -2,7 +2,8 @@
 
 As they come, both look at their queues and the socket a thousand times a second. Here
 
-1. the provider's thread waits for what is due next: for an answer, where one is owed, else for the socket;
+1. the provider's thread waits for what is due next: for an answer, where one is owed, else for the peer, and
+   while the association is established `takeover` reads what that sends;
 2. the association's thread waits until something was put into one of its queues.
 
 Nothing is handled here, and each wait is bounded by `LOOK_SECONDS`, so that a kill, a time-out or an abort is
@@ -12,23 +13,33 @@ noticed as well. The names used are private to pynetdicom, which is pinned; a te
 import queue
 import select
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 #: How late a kill, a time-out or an abort of ours may be noticed; a store is never that late.
-LOOK_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = 0.25
 #: States of the upper layer (PS3.8 9.2) in which the next move is ours, not the peer's.
 _OURS: Final = {"Sta3", "Sta8"}
 _ESTABLISHED: Final = "Sta6"
 _CLOSING: Final = "Sta13"
 
 
-def wait_for_events(assoc: Any) -> None:
-    """Let both threads of an association wait; called before it starts."""
+def wait_for_events(assoc: Any, established: Callable[[], bool]) -> None:
+    """Let both threads of an association wait; called before it starts.
+
+    Parameters
+    ----------
+    assoc : pynetdicom Association
+        Of the pinned version: `takeover.fits` says so.
+    established : callable
+        Reads while the association is established; returns whether an event was queued.
+    """
     told = threading.Event()
     assoc.dul.to_user_queue = _Telling(told)
     assoc.dimse.msg_queue = _Telling(told)
     assoc._reactor_checkpoint = _Checkpoint(told)
-    assoc.dul._is_transport_event = _Provider(assoc).is_transport_event
+    assoc.dul._is_transport_event = _Provider(assoc, established).is_transport_event
 
 
 class _Telling(queue.Queue[Any]):
@@ -67,21 +78,33 @@ class _Checkpoint(threading.Event):
 class _Provider:
     """The provider thread's look at what comes next."""
 
-    def __init__(self, assoc: Any) -> None:
-        self._assoc, self._dul = assoc, assoc.dul
+    def __init__(self, assoc: Any, established: Callable[[], bool]) -> None:
+        self._assoc, self._dul, self._established = assoc, assoc.dul, established
         self._look = assoc.dul._is_transport_event
         self._answered = 0
 
     def is_transport_event(self) -> bool:
         """Wait, then look as pynetdicom does; True where there is an event."""
         state = self._dul.state_machine.current_state
-        if state in _OURS or (state == _ESTABLISHED and self._assoc.dimse.msg_queue.count > self._answered):
+        if state == _ESTABLISHED:
+            return self._in_association()
+        if state in _OURS:
             if self._answer_comes():
-                self._answered += state == _ESTABLISHED
                 return bool(self._dul._process_recv_primitive())
         elif state != _CLOSING:
             self._wait_for_socket()
         return bool(self._look())
+
+    def _in_association(self) -> bool:
+        if self._assoc.dimse.msg_queue.count > self._answered:
+            if not self._answer_comes():
+                return False
+            self._answered += 1
+            return bool(self._dul._process_recv_primitive())
+        if not self._assoc.is_established:  # accepted, and the other thread is about to say so
+            time.sleep(0.001)
+            return False
+        return self._established()
 
     def _answer_comes(self) -> bool:
         answers = self._dul.to_provider_queue

@@ -49,9 +49,9 @@ class Door(NamedTuple):
     stop: Callable[[], None]
 
 
-@pytest.fixture
-def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
-    """A maker of receivers on free ports; all have ended after the test."""
+@pytest.fixture(params=["taken over", "plain"])
+def open_door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+    """A maker of receivers on free ports, each way of reading; all have ended after the test."""
     doors: list[Door] = []
 
     def make(*sources: Source, limits: SpoolLimits | None = None, **settings: object) -> Door:
@@ -64,7 +64,7 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
             port.append(number)
             listening.set()
 
-        receive = Receive(port=0, **settings)  # type: ignore[arg-type]
+        receive = Receive(port=0, take_over=request.param == "taken over", **settings)  # type: ignore[arg-type]
         known = sources or (Source(name="local"),)
         thread = threading.Thread(target=serve, args=(receive, known, spool, ending), kwargs={"ready": ready})
         thread.start()

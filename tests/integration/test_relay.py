@@ -145,7 +145,7 @@ def test_what_is_not_durable_is_not_published(tmp_path: Path) -> None:
     _fill(spool, 1)
     assert spool._active is not None
     header = next(iter(_headers(tmp_path)))
-    spool._active.append(Kind.INSTANCE, header, b"unsynced")
+    spool._active.append(Kind.INSTANCE, header, [b"unsynced"])
     outbox = _outbox(tmp_path, broker)
     _drain(outbox)
     assert len(broker.instances()) == 1

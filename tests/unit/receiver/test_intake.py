@@ -43,8 +43,8 @@ def test_a_dataset_over_the_memory_bound_is_streamed(
     spool = Spool(tmp_path)
     intake = Intake(spool, Budget(), 1 << 30)
     for piece in range(pieces):
-        intake.write(bytes([piece]) * 1000)
-        assert len(intake.getbuffer()) <= 11_000
+        intake.add(bytes([piece]) * 1000)
+        assert intake._held <= 11_000
     assert _store(intake, _session()) == STORED
     spool.close()
     assert _read(tmp_path) == [b"".join(bytes([piece]) * 1000 for piece in range(pieces))]
@@ -55,13 +55,13 @@ def test_the_budget_of_all_moves_the_large_ones(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(intake_room, "SHARE_BYTES", 1000)
     spool, budget = Spool(tmp_path), Budget(5000)
     first, second = Intake(spool, budget, 1 << 30), Intake(spool, budget, 1 << 30)
-    first.write(bytes(4000))
-    second.write(bytes(2000))
+    first.add(bytes(4000))
+    second.add(bytes(2000))
     assert second._large is not None
     assert first._large is None
     assert budget.add(0)
-    second.close()
-    first.close()
+    second.discard()
+    first.discard()
     assert budget.add(5000)
     spool.close()
     assert not list(tmp_path.glob("*.part"))
@@ -71,10 +71,10 @@ def test_too_large_ends_at_once(tmp_path: Path) -> None:
     """Past the size limit the fragment is refused, and nothing is kept."""
     spool = Spool(tmp_path)
     intake = Intake(spool, Budget(), 1500)
-    intake.write(bytes(1000))
+    intake.add(bytes(1000))
     with pytest.raises(Refused, match="too_large"):
-        intake.write(bytes(1000))
-    assert len(intake.getbuffer()) == 0
+        intake.add(bytes(1000))
+    assert intake._held == 0
     spool.close()
 
 
@@ -84,7 +84,7 @@ def test_a_full_spool_is_answered_at_the_end(tmp_path: Path, monkeypatch: pytest
     spool = Spool(tmp_path, SpoolLimits(limit_bytes=100_000))
     intake = Intake(spool, Budget(), 1 << 30)
     for _ in range(20):
-        intake.write(bytes(10_000))
+        intake.add(bytes(10_000))
     session = _session()
     assert _store(intake, session) == NO_SPACE
     assert session.ordinal == 0
@@ -98,7 +98,7 @@ def test_statuses_without_a_wire(tmp_path: Path) -> None:
 
     def arrived(data: bytes) -> Intake:
         intake = Intake(spool, Budget(), 1 << 30)
-        intake.write(data)
+        intake.add(data)
         return intake
 
     hostile = StoreRequest(
@@ -116,6 +116,6 @@ def test_an_unexpected_error_is_a_failure_status(tmp_path: Path, monkeypatch: py
     spool = Spool(tmp_path)
     monkeypatch.setattr(spool, "store", lambda *_: 1 / 0)
     intake = Intake(spool, Budget(), 1 << 30)
-    intake.write(b"x")
+    intake.add(b"x")
     assert _store(intake, _session()).status == 0xA700
     spool.close()

@@ -18,7 +18,9 @@ from producers.receiver.waiting import wait_for_events
 def assoc() -> Any:
     found = Association(AE(), "acceptor")
     found.dul._is_transport_event = lambda: False
-    wait_for_events(found)
+    found.is_established = True
+    found.dul._idle_timer.start()
+    wait_for_events(found, found.dul._is_transport_event)
     return found
 
 
@@ -82,6 +84,7 @@ def test_the_provider_waits_for_the_socket_when_nothing_is_owed(
 ) -> None:
     """The peer's next bytes end the wait."""
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 60.0)
+    assoc.dul.state_machine.current_state = "Sta2"
     done = looked_at(assoc)
     assert not done.wait(0.05)
     peer.send(b"x")

@@ -189,7 +189,7 @@ def test_what_is_not_durable_is_not_given(served: Served, header: Callable[[int]
     active = served.spool._active
     assert active is not None
     at = active.tail
-    active.append(Kind.INSTANCE, header(7), b"unsynced" * 20)
+    active.append(Kind.INSTANCE, header(7), [b"unsynced" * 20])
     request = served.get(segment=active.number, range_=f"bytes={at}-{at + 99}")
     assert served.ask(request) == (503, b"")
     served.spool.store(header(8), b"next")

@@ -50,7 +50,7 @@ class _Crash:
         """Die while `pending` is appended: a share of its bytes reached the disk, then garbage."""
         segment = self.spool._writable(len(pending))
         self.pending.append(pending)
-        segment.append(Kind.INSTANCE, self.header(999), pending, _hash(pending))  # type: ignore[arg-type]
+        segment.append(Kind.INSTANCE, self.header(999), [pending], _hash(pending))  # type: ignore[arg-type]
         cut = segment.durable + int((segment.tail - segment.durable) * kept)
         os.ftruncate(segment.descriptor, cut)
         os.pwrite(segment.descriptor, garbage, cut)
@@ -100,7 +100,7 @@ def test_a_whole_record_that_was_not_acknowledged_is_kept(
     spool = Spool(tmp_path)
     spool.store(header(0), b"first")
     assert spool._active is not None
-    spool._active.append(Kind.INSTANCE, header(1), b"second", _hash(b"second"))  # type: ignore[arg-type]
+    spool._active.append(Kind.INSTANCE, header(1), [b"second"], _hash(b"second"))  # type: ignore[arg-type]
     os.close(spool._folder_lock)
     Spool(tmp_path).close()
     assert payloads(tmp_path) == [b"first", b"second"]

@@ -34,7 +34,7 @@ def test_records_are_visible_once_durable(tmp_path: Path, header: Headers, paylo
     spool.store(header(), b"first")
     assert payloads(tmp_path) == [b"first"]
     assert spool._active is not None
-    spool._active.append(Kind.INSTANCE, header(1), b"second", payload_hash(b"second"))  # type: ignore[arg-type]
+    spool._active.append(Kind.INSTANCE, header(1), [b"second"], payload_hash(b"second"))  # type: ignore[arg-type]
     assert payloads(tmp_path) == [b"first"]
     spool.close()
     assert payloads(tmp_path) == [b"first", b"second"]
