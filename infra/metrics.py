@@ -8,6 +8,7 @@ Labels are bounded: stages, reason words, model names, sources from the settings
 as received, or anything else out of a dataset or a socket.
 """
 
+import functools
 from collections.abc import Sequence
 from threading import Thread
 from typing import Any, Final, Literal, NamedTuple
@@ -109,22 +110,25 @@ def _make(metric: Metric) -> Any:
 _BY_NAME: Final[dict[str, Any]] = {metric.name: _make(metric) for metric in METRICS}
 
 
+@functools.cache  # one entry a series, as the registry has; its own look-up costs ten times as much
+def _series(name: str, *labels: tuple[str, str]) -> Any:
+    metric = _BY_NAME[name]
+    return metric.labels(**dict(labels)) if labels else metric
+
+
 def inc(name: str, amount: float = 1, **labels: str) -> None:
     """Add to a counter; KeyError if undeclared."""
-    metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).inc(amount)
+    _series(name, *labels.items()).inc(amount)
 
 
 def put(name: str, value: float, **labels: str) -> None:
     """Set a gauge; KeyError if undeclared."""
-    metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).set(value)
+    _series(name, *labels.items()).set(value)
 
 
 def observe(name: str, value: float, **labels: str) -> None:
     """Record one value in a histogram, seconds; KeyError if undeclared."""
-    metric = _BY_NAME[name]
-    (metric.labels(**labels) if labels else metric).observe(value)
+    _series(name, *labels.items()).observe(value)
 
 
 def serve(port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:

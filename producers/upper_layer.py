@@ -19,9 +19,9 @@ _APPLICATION_CONTEXT: Final = b"1.2.840.10008.3.1.1.1"
 #: UUID-derived (PS3.5 B.2), fixed for prodrome's sender.
 _IMPLEMENTATION_CLASS: Final = b"2.25.147825736914205283361820904421176384911"
 _C_STORE_RQ, _C_STORE_RSP, _C_ECHO_RQ = 0x0001, 0x8001, 0x0030
-_NO_DATASET, _DATASET = 0x0101, 0x0001
-_STORE_FIELD: Final = _C_STORE_RQ.to_bytes(2, "little")
 _ELEMENT: Final = struct.Struct("<HHL")
+_NO_DATASET, _DATASET = struct.pack("<H", 0x0101), struct.pack("<H", 0x0001)
+_STORE_FIELD: Final = struct.pack("<H", _C_STORE_RQ)
 _COMMAND_LAST, _DATA, _DATA_LAST = 0x03, 0x00, 0x02
 
 
@@ -101,7 +101,7 @@ def store_command(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
             0x0100: struct.pack("<H", _C_STORE_RQ),
             0x0110: struct.pack("<H", message_id),
             0x0700: struct.pack("<H", 0),
-            0x0800: struct.pack("<H", _DATASET),
+            0x0800: _DATASET,
             0x1000: _uid(sop_instance_uid),
         }
     )
@@ -128,7 +128,7 @@ def store_response_command(
         0x0002: _uid(sop_class_uid),
         0x0100: struct.pack("<H", _C_STORE_RSP),
         0x0120: struct.pack("<H", message_id),
-        0x0800: struct.pack("<H", _NO_DATASET),
+        0x0800: _NO_DATASET,
         0x0900: struct.pack("<H", status),
     }
     if offending:
@@ -142,7 +142,9 @@ def store_response_command(
 def parse_store_command(command: bytes) -> StoreCommand | None:
     """Return what a C-STORE-RQ with a dataset says; None for any other command set, whatever its bytes."""
     found = dict(_elements(command))
-    if found.get(0x0100) != _STORE_FIELD or not has_dataset(command) or len(found.get(0x0110, b"")) != 2:
+    if found.get(0x0100) != _STORE_FIELD or found.get(0x0800, _NO_DATASET) == _NO_DATASET:
+        return None
+    if len(found.get(0x0110, b"")) != 2:
         return None
     return StoreCommand(
         int.from_bytes(found[0x0110], "little"), _uid_text(found.get(0x0002)), _uid_text(found.get(0x1000))
@@ -151,8 +153,7 @@ def parse_store_command(command: bytes) -> StoreCommand | None:
 
 def has_dataset(command: bytes) -> bool:
     """Whether a command set says that a dataset follows."""
-    kind = dict(_elements(command)).get(0x0800)
-    return kind is not None and kind != _NO_DATASET.to_bytes(2, "little")
+    return dict(_elements(command)).get(0x0800, _NO_DATASET) != _NO_DATASET
 
 
 def echo_command(message_id: int) -> bytes:
@@ -162,7 +163,7 @@ def echo_command(message_id: int) -> bytes:
             0x0002: _uid("1.2.840.10008.1.1"),
             0x0100: struct.pack("<H", _C_ECHO_RQ),
             0x0110: struct.pack("<H", message_id),
-            0x0800: struct.pack("<H", _NO_DATASET),
+            0x0800: _NO_DATASET,
         }
     )
 
@@ -234,7 +235,7 @@ def _uid(text: str) -> bytes:
 
 
 def _command(elements: dict[int, bytes]) -> bytes:
-    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements.items())
+    body = b"".join([_ELEMENT.pack(0, tag, len(value)) + value for tag, value in elements.items()])
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
 

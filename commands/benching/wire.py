@@ -103,6 +103,7 @@ class _Lane:
         self._socket.setblocking(False)
         self._message = 0
         self._pending: list[memoryview] = []
+        self._ready = self._prepare()
         self._answer = b""
         self._begun = 0.0
 
@@ -133,22 +134,26 @@ class _Lane:
         """Release."""
         self._socket.settimeout(SILENCE_SECONDS)
         self._socket.sendall(struct.pack(">BxLL", 5, 4, 0))
-        while self._socket.recv(4096):
-            pass
+        self._socket.recv(10, socket.MSG_WAITALL)
         self._socket.close()
 
     def _next(self, waiting: selectors.BaseSelector) -> bool:
-        number = next(self._numbers, None)
-        if number is None:
+        if not self._ready:
             waiting.unregister(self._socket)
             return False
+        self._pending, self._begun = self._ready, time.perf_counter()
+        self._write(waiting)
+        self._ready = self._prepare()  # while the receiver works
+        return True
+
+    def _prepare(self) -> list[memoryview]:
+        number = next(self._numbers, None)
+        if number is None:
+            return []
         self._message = self._message % 0xFFFF + 1
         uid = self._stamped.instance_uid(0, number)
         command = _command(self._message, self._stamped.sop_class_uid, uid)
-        self._pending = [memoryview(command), *self._dataset(number)]
-        self._begun = time.perf_counter()
-        self._write(waiting)
-        return True
+        return [memoryview(command), *self._dataset(number)]
 
     def _dataset(self, number: int) -> Iterator[memoryview]:
         data = memoryview(self._stamped.dataset(0, number))

@@ -83,10 +83,11 @@ class Spool:
             with contextlib.suppress(Refused):  # a full spool must still start: it is freed by reading
                 self.close_association(name, "killed")
 
-    def store(self, header: InstanceHeader, *pieces: bytes | memoryview) -> Stored:
+    def store(self, header: InstanceHeader, *pieces: bytes | memoryview, hashed: int | None = None) -> Stored:
         """Append one instance, given in any number of pieces, and return once it is durable.
 
-        May block for the time of two syncs. Called from many threads.
+        May block for the time of two syncs. Called from many threads. `hashed` is the `payload_hash` of the
+        pieces, where the caller has it.
 
         Raises
         ------
@@ -95,7 +96,7 @@ class Spool:
         """
         length = sum(map(len, pieces))
         self.check_space(length)
-        hashed = payload_hash(*pieces)
+        hashed = payload_hash(*pieces) if hashed is None else hashed
         with _refusing(), self._lock:
             segment = self._writable(length)
             place = segment.append(Kind.INSTANCE, header, pieces, hashed)

@@ -2,9 +2,11 @@
 
 1. `guard` bounds what a connection may cost before anyone is known.
 2. `admission` admits or rejects an association; `negotiation` chooses transfer syntaxes.
-3. `intake` collects one dataset as it arrives, in memory or, when it is large, straight into the spool.
-4. `store` writes it to the spool and turns whatever happened into a status of `statuses`.
-5. `server` wires these to pynetdicom's events, and ends gracefully.
+3. `takeover` reads C-STORE itself while an association is established: `inbound` cuts PDUs where they lie in
+   memory, `waiting` lets pynetdicom's threads sleep. `plain` is pynetdicom's own way, by setting.
+4. `intake` collects one dataset as it arrives, in memory or, when it is large, straight into the spool.
+5. `store` writes it to the spool and turns whatever happened into a status of `statuses`.
+6. `server` wires these to pynetdicom's events, and ends gracefully.
 
 Nothing of the dataset is decoded but the few UIDs of its first kilobytes, and nothing is changed.
 """

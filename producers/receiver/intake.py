@@ -12,8 +12,10 @@ association at once.
 import threading
 from typing import Final
 
+import xxhash
+
 from infra.spool import InstanceHeader, LargeInstance, Spool, Stored
-from schemas.dicom_reader import SCAN_BYTES
+from schemas.dicom_reader import FIRST_BYTES, SCAN_BYTES, Found, scan
 from schemas.errors import Refused
 
 #: A dataset above this goes to a segment of its own: most single images are below, and a segment costs two
@@ -48,6 +50,8 @@ class Intake:
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
         self._head = b""
+        self._hash = xxhash.xxh3_64()
+        self._found: Found | None = None
         self._ended = False
 
     def add(self, data: bytes | memoryview) -> bool:
@@ -70,20 +74,13 @@ class Intake:
                 self.refusal = refusal
         return False
 
-    def head(self) -> bytes:
-        """Return the first bytes of the dataset, as many as a scan looks at."""
-        if self._head or not self._pieces:
-            return self._head
-        if len(self._pieces[0]) >= SCAN_BYTES:
-            return bytes(self._pieces[0][:SCAN_BYTES])
-        found: list[bytes | memoryview] = []
-        wanted = SCAN_BYTES
-        for piece in self._pieces:
-            found.append(piece[:wanted])
-            wanted -= len(found[-1])
-            if not wanted:
-                break
-        return b"".join(found)
+    def look(self, transfer_syntax_uid: str) -> Found:
+        """Return what the dataset's beginning says; looked up once, while the rest may still be on its way."""
+        if self._found is None or not self._found.whole:
+            self._found = scan(self._beginning(FIRST_BYTES), transfer_syntax_uid)
+            if not self._found.whole and self.length > FIRST_BYTES:
+                self._found = scan(self._beginning(SCAN_BYTES), transfer_syntax_uid)
+        return self._found
 
     def store(self, header: InstanceHeader) -> Stored:
         """Return once the dataset is durable; raise `Refused` where it is not."""
@@ -92,7 +89,7 @@ class Intake:
         try:
             if self._large is not None:
                 return self._large.finish(header)
-            return self._spool.store(header, *self._pieces)
+            return self._spool.store(header, *self._pieces, hashed=self._hash.intdigest())
         finally:
             self._large = None  # finished, or discarded by the spool
             self.discard()
@@ -110,6 +107,7 @@ class Intake:
             self._large.write(data)
             return False
         self._pieces.append(data)
+        self._hash.update(data)
         self._held += len(data)
         within = self._budget.add(len(data))
         if self._held > MEMORY_BYTES or (not within and self._held > SHARE_BYTES):
@@ -118,10 +116,19 @@ class Intake:
         return True
 
     def _move_to_spool(self) -> None:
-        self._head = self.head()
+        self._head = self._beginning(SCAN_BYTES)
         self._large = self._spool.begin_large()
         self._large.write(*self._pieces)
         self._forget()
+
+    def _beginning(self, wanted: int) -> bytes:
+        found: list[bytes | memoryview] = []
+        for piece in self._pieces or (self._head,):
+            found.append(piece[:wanted])
+            wanted -= len(found[-1])
+            if not wanted:
+                break
+        return b"".join(found)
 
     def _forget(self) -> None:
         held, self._held, self._pieces = self._held, 0, []

@@ -85,5 +85,9 @@ REJECTIONS: Final = (UNKNOWN_CALLER, UNKNOWN_CALLED, LOCAL_LIMIT, SPOOL_HIGH, DR
 #: sender likes.
 ABORTS: Final = (
     ("too_large", "The object is over the size limit (8 GB by default)."),
-    ("local_limit", "A command set of more than 64 kB, or a PDU over the size limit."),
+    ("local_limit", "A command set of more than 64 kB, a PDU over the size limit or no PDU of PS3.8 at all."),
+    (
+        "local_limit",
+        "A PDU not complete within 20 s, or a message slower than 64 kbit/s after its first minute.",
+    ),
 )

@@ -27,7 +27,7 @@ from producers.receiver.statuses import (
     STRICT_UNREADABLE,
     Answer,
 )
-from schemas.dicom_reader import Found, scan
+from schemas.dicom_reader import Found
 from schemas.errors import Refused
 from schemas.ids import valid_uid
 
@@ -81,7 +81,7 @@ def _store(
         return NO_UID
     if request.sop_class_uid in deny:
         return DENIED
-    found = scan(intake.head(), request.transfer_syntax_uid)
+    found = intake.look(request.transfer_syntax_uid)
     mismatch = _differs(request, found)
     if session.source.strict and mismatch:
         return STRICT_MISMATCH

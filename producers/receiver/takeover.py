@@ -31,6 +31,7 @@ from producers.receiver.plain import NO_UID
 from producers.receiver.statuses import Answer
 from producers.receiver.store import StoreRequest
 from producers.receiver.waiting import LOOK_SECONDS
+from schemas.dicom_reader import FIRST_BYTES
 from schemas.errors import Refused
 from schemas.ids import valid_uid
 
@@ -150,11 +151,14 @@ class _Established:
             return self._pass_on(piece.context, piece.control, bytes(piece.data), piece.ends)
         if self._arriving is None or piece.context != self._context:
             raise InvalidPdu("a dataset that no command announces")
-        kept = self._arriving.intake.add(piece.data)
+        intake = self._arriving.intake
+        kept = intake.add(piece.data)
         if piece.control & _LAST and piece.ends:
             self._store(self._arriving)
         elif not kept:
             self._inbound.release()
+        elif intake.length == len(piece.data) >= FIRST_BYTES:
+            intake.look(self._arriving.request.transfer_syntax_uid)  # while the rest is on its way
         return False
 
     def _take_command(self, piece: Piece) -> bool:

@@ -54,7 +54,9 @@ def open_door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
     """A maker of receivers on free ports, each way of reading; all have ended after the test."""
     doors: list[Door] = []
 
-    def make(*sources: Source, limits: SpoolLimits | None = None, **settings: object) -> Door:
+    def make(
+        *sources: Source, limits: SpoolLimits | None = None, way: str = request.param, **settings: object
+    ) -> Door:
         folder = tmp_path / f"spool{len(doors)}"
         spool = Spool(folder, limits)
         port: list[int] = []
@@ -64,7 +66,7 @@ def open_door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callab
             port.append(number)
             listening.set()
 
-        receive = Receive(port=0, take_over=request.param == "taken over", **settings)  # type: ignore[arg-type]
+        receive = Receive(port=0, take_over=way == "taken over", **settings)  # type: ignore[arg-type]
         known = sources or (Source(name="local"),)
         thread = threading.Thread(target=serve, args=(receive, known, spool, ending), kwargs={"ready": ready})
         thread.start()
@@ -217,6 +219,33 @@ def test_strangers_are_rejected(
     destination = Destination(host="127.0.0.1", port=door.destination.port, **titles)
     with pytest.raises(Exception, match=f"association rejected {rejected}"):
         echo(destination)
+    assert echo(door.destination) == 0
+
+
+@pytest.mark.parametrize("sent", ["command", "dataset"])
+def test_a_message_that_trickles_ends(
+    open_door: Callable[..., Door], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    """Whole PDUs, each in time, of a message that never ends: its association ends, and nothing is kept."""
+    monkeypatch.setattr("producers.receiver.takeover.MESSAGE_SECONDS", 0.5)
+    door = open_door(way="taken over")
+    association = Association(door.destination, {(CT, EXPLICIT): 1})
+    pdu = ul.data_pdu(1, b"\0\0", last=False)
+    if sent == "command":
+        pdu = pdu[:-3] + b"\1" + pdu[-2:]  # a fragment of a command, and not the last one
+    else:
+        association._socket.sendall(ul.command_pdu(1, ul.store_command(1, CT, "1.2.3")))
+
+    def ended() -> bool:
+        try:
+            association._socket.sendall(pdu)
+        except OSError:
+            return True
+        return False
+
+    assert _eventually(ended)
+    association.close()
+    assert stored(door.folder) == []
     assert echo(door.destination) == 0
 
 
