@@ -188,6 +188,8 @@ def _exchanged(found: Settings, principal: str) -> Iterator[Path]:
     the home, or the stack's own secrets.
     """
     named: tuple[str, ...] = ()
+    if principal == "receive":
+        named = (found.receive.tls_cert, found.receive.tls_key, found.receive.tls_ca)
     if principal == "relay" and found.reader.port >= 0:
         named = (found.reader.tokens_file, found.reader.tls_cert, found.reader.tls_key)
     if principal == "deidentify" and found.spool.readers:

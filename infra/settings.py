@@ -67,10 +67,13 @@ class Stack:
 class Receive:
     """The DICOM door."""
 
-    host: str = _setting("127.0.0.1", "Address to listen on; others than loopback need allow_plaintext")
+    host: str = _setting("127.0.0.1", "Address to listen on; others than loopback need a certificate")
     port: int = _setting(11112, "TCP port of the DICOM listener")
     ae_title: str = _setting("PRODROME", "Our AE title; another called title is refused")
     allow_plaintext: bool = _setting(False, "Listen beyond loopback without TLS: say so explicitly")
+    tls_cert: str = _setting("", "PEM file of our certificate and chain; empty speaks plain text")
+    tls_key: str = _setting("", "PEM file (mode 600) of its key; empty where the certificate's file holds it")
+    tls_ca: str = _setting("", "PEM file of the CAs of senders' certificates; empty asks for none")
     sources: str = _setting("", "TOML file with a [[source]] table a sender; empty admits loopback alone")
     max_associations: int = _setting(64, "Associations at once; above it senders are told to come again")
     max_object_bytes: int = _setting(8 << 30, "Largest instance, bytes; larger ones are refused")

@@ -16,6 +16,7 @@ def in_use(found: Settings) -> dict[str, Path]:
         for zone, at in (("trusted", found.trusted), ("clean", found.clean))
         for kind, path in (("ca", at.tls_ca), ("cert", at.tls_cert))
     }
+    named["receive_cert"], named["receive_ca"] = found.receive.tls_cert, found.receive.tls_ca
     named["reader_cert"] = found.reader.tls_cert
     named["reader_ca"] = found.spool.tls_ca
     if found.stack.tls:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from infra.connections import Tls
 from producers import upper_layer as ul
 from schemas.dicom_reader import META_BYTES, SCAN_BYTES, DicomReadError, read_file_header, scan
 
@@ -41,6 +42,7 @@ class Destination:
     port: int
     called: str = "PRODROME"
     calling: str = "PRODROME_SEND"
+    tls: Tls | None = None
 
 
 class Item(NamedTuple):
@@ -153,8 +155,7 @@ class Association:
 
     def __init__(self, destination: Destination, contexts: dict[tuple[str, str], int]) -> None:
         try:
-            address = (destination.host, destination.port)
-            self._socket = socket.create_connection(address, timeout=CONNECT_SECONDS)
+            self._socket = _connect(destination)
         except OSError as error:
             raise Lost(f"no connection: {type(error).__name__}") from None
         self._socket.settimeout(RESPONSE_SECONDS)
@@ -244,6 +245,18 @@ class Association:
                 raise Lost("the peer closed the connection")
             data += more
         return data
+
+
+def _connect(destination: Destination) -> socket.socket:
+    address = (destination.host, destination.port)
+    connected = socket.create_connection(address, timeout=CONNECT_SECONDS)
+    if destination.tls is None:
+        return connected
+    try:
+        return destination.tls.context().wrap_socket(connected, server_hostname=destination.host)
+    except BaseException:
+        connected.close()
+        raise
 
 
 class _Lane:

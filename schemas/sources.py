@@ -5,7 +5,7 @@ called AE title. What a source sets (project, quiet time, issuer, strictness) is
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import msgspec
 
@@ -27,6 +27,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Admitted calling AE titles; empty admits any from the addresses.
     addresses : tuple of str
         Admitted addresses and networks (CIDR).
+    certificates : tuple of str
+        Admitted client certificates, by a subject alternative name or by ``sha256:`` and the fingerprint in hex;
+        empty admits any that the receiver's CAs have signed.
     called_ae_title : str
         The called AE title that leads to this source; empty takes the receiver's own.
     issuer : str
@@ -46,6 +49,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     project: str = "default"
     calling_ae_titles: tuple[str, ...] = ()
     addresses: tuple[str, ...] = LOOPBACK
+    certificates: tuple[str, ...] = ()
     called_ae_title: str = ""
     issuer: str = ""
     quiet_seconds: float = 15.0
@@ -68,7 +72,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def matching(
-    sources: Iterable[Source], *, calling: str, called: str, address: str, own_title: str
+    sources: Iterable[Source],
+    *,
+    calling: str,
+    called: str,
+    address: str,
+    own_title: str,
+    certificate: Set[str] = frozenset(),
 ) -> Source | None:
     """Return the first source that admits this caller under this called AE title, or None.
 
@@ -80,6 +90,8 @@ def matching(
         Address of the peer.
     own_title : str
         The receiver's AE title, for sources that name no other.
+    certificate : set of str
+        What the peer's verified certificate says of it.
     """
     peer = ipaddress.ip_address(address)
     peer = getattr(peer, "ipv4_mapped", None) or peer
@@ -87,6 +99,7 @@ def matching(
         if (
             called.strip() == (source.called_ae_title or own_title)
             and (not source.calling_ae_titles or calling.strip() in source.calling_ae_titles)
+            and (not source.certificates or not certificate.isdisjoint(map(str.lower, source.certificates)))
             and any(peer in ipaddress.ip_network(network) for network in source.addresses)
         ):
             return source

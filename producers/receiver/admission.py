@@ -26,6 +26,7 @@ class Caller:
     calling: str
     called: str
     address: str
+    certificate: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -59,7 +60,12 @@ def admit(
     Permanent reasons are looked at first: who may never come is not told to try again.
     """
     source = matching(
-        sources, calling=caller.calling, called=caller.called, address=caller.address, own_title=own_title
+        sources,
+        calling=caller.calling,
+        called=caller.called,
+        address=caller.address,
+        own_title=own_title,
+        certificate=caller.certificate,
     )
     if source is None:
         titles = {own_title, *(source.called_ae_title for source in sources)}

@@ -1,6 +1,6 @@
 """Bound what a connection may cost: pynetdicom's own time-outs do not (they act between PDUs, not within).
 
-1. The socket gets a time-out, and each PDU a deadline, so that a slow or silent peer loses its slot.
+1. The socket gets a time-out, and a handshake and each PDU a deadline, so that a slow or silent peer loses its slot.
 2. A PDU's length is checked before anything is read for it.
 3. A message's command is bounded, and a peer that sends on without waiting for answers is slowed down.
 
@@ -8,6 +8,7 @@ The dataset's own bound is `intake`'s.
 """
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -36,7 +37,14 @@ def bound_connection(assoc: Any) -> None:
     sock.settimeout(SOCKET_SECONDS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.recv = lambda count: read_exactly(connection.socket, count)
+    hands: list[Callable[[], None]] = [sock.do_handshake] if isinstance(sock, ssl.SSLSocket) else []
+
+    def receive(count: int) -> bytearray:
+        while hands:  # in the association's own thread, not in the one that accepts
+            hands.pop()()
+        return read_exactly(connection.socket, count)
+
+    connection.recv = receive
 
 
 def read_exactly(sock: socket.socket, count: int) -> bytearray:

@@ -9,6 +9,7 @@ of its log lines; so a process that serves does nothing else with it.
 
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from infra import metrics
 from infra.clock import Clock, SystemClock
 from infra.plaintext import refuse_plaintext
+from infra.server_tls import ServerTls, peer_names
 from infra.settings import Receive
 from infra.spool import Spool
 from infra.spool.drain import draining
@@ -77,17 +79,19 @@ def serve(
     Raises
     ------
     SettingsError
-        The address is not loopback and plain text there was not allowed.
+        The address is not loopback and plain text there was not allowed; or a certificate cannot be read.
     """
-    refuse_plaintext(
-        settings.host,
-        settings.allow_plaintext,
-        "PRODROME_RECEIVE_HOST",
-        "PRODROME_RECEIVE_ALLOW_PLAINTEXT=true",
-    )
+    tls = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_ca) if settings.tls_cert else None
+    if tls is None:
+        refuse_plaintext(
+            settings.host,
+            settings.allow_plaintext,
+            "PRODROME_RECEIVE_HOST",
+            "PRODROME_RECEIVE_TLS_CERT, or PRODROME_RECEIVE_ALLOW_PLAINTEXT=true",
+        )
     _configure_library()
     door = Door(settings, sources, spool, clock or SystemClock())
-    server = _Server.start(door, settings)
+    server = _Server.start(door, settings, tls)
     if ready is not None:
         ready(server.server_address[1])
     _log.info("listening on port %d", server.server_address[1])
@@ -170,6 +174,7 @@ class Door:
             calling=request.calling_ae_title.strip(),
             called=request.called_ae_title.strip(),
             address=assoc.requestor.address,
+            certificate=peer_names(assoc.dul.socket.socket),
         )
         with self._lock:
             decision = admit(
@@ -274,9 +279,15 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]
 
     request_queue_size = 128
     daemon_threads = True
+    tls: ServerTls | None = None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept; a handshake would hold up whoever comes next, so it is not made here."""
+        sock, address = self.socket.accept()
+        return (self.tls.wrap(sock) if self.tls else sock), address
 
     @classmethod
-    def start(cls, door: Door, settings: Receive) -> "_Server":
+    def start(cls, door: Door, settings: Receive, tls: ServerTls | None) -> "_Server":
         """Listen, and accept in a thread of its own."""
         ae = AE(ae_title=settings.ae_title)
         ae.add_supported_context(Verification)
@@ -289,6 +300,7 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]
         ae.maximum_associations = 1 << 20
         address = (settings.host, settings.port)
         server: _Server = ae.make_server(address, evt_handlers=door.handlers(), server_class=cls)
+        server.tls = tls
         ae._servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         return server

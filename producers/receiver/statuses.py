@@ -71,7 +71,11 @@ ANSWERS: Final = (
 BY_REASON: Final = {answer.reason: answer for answer in (NO_SPACE, SYNC_ERROR)}
 
 UNKNOWN_CALLER: Final = Rejection(
-    1, 1, 3, "not_authorised", "No source admits this calling AE title from this address."
+    1,
+    1,
+    3,
+    "not_authorised",
+    "No source admits this calling AE title from this address, with this certificate.",
 )
 UNKNOWN_CALLED: Final = Rejection(1, 1, 7, "unknown_called_ae", "The called AE title is not ours.")
 LOCAL_LIMIT: Final = Rejection(

@@ -5,26 +5,22 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from doors import CT, EXPLICIT, Door, dataset, eventually, item, store_one, stored
 
 from infra.settings import Receive
 from infra.spool import (
     AssociationClosedHeader,
-    InstanceHeader,
     Spool,
     SpoolLimits,
     SpoolReader,
-    SpoolStore,
-    pointer_to,
 )
 from infra.spool.segment import Segment
 from producers import upper_layer as ul
@@ -35,67 +31,7 @@ from schemas.sources import Source
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
-EXPLICIT = "1.2.840.10008.1.2.1"
-CT = "1.2.840.10008.5.1.4.1.1.2"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
-
-
-class Door(NamedTuple):
-    """A receiver that runs in a thread of this process."""
-
-    destination: Destination
-    folder: Path
-    spool: Spool
-    stop: Callable[[], None]
-
-
-@pytest.fixture(params=["taken over", "plain"])
-def open_door(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
-    """A maker of receivers on free ports, each way of reading; all have ended after the test."""
-    doors: list[Door] = []
-
-    def make(
-        *sources: Source, limits: SpoolLimits | None = None, way: str = request.param, **settings: object
-    ) -> Door:
-        folder = tmp_path / f"spool{len(doors)}"
-        spool = Spool(folder, limits)
-        port: list[int] = []
-        listening, ending = threading.Event(), threading.Event()
-
-        def ready(number: int) -> None:
-            port.append(number)
-            listening.set()
-
-        receive = Receive(port=0, take_over=way == "taken over", **settings)  # type: ignore[arg-type]
-        known = sources or (Source(name="local"),)
-        thread = threading.Thread(target=serve, args=(receive, known, spool, ending), kwargs={"ready": ready})
-        thread.start()
-        assert listening.wait(20)
-
-        def stop() -> None:
-            ending.set()
-            thread.join(40)
-            assert not thread.is_alive()
-
-        doors.append(Door(Destination(host="127.0.0.1", port=port[0]), folder, spool, stop))
-        return doors[-1]
-
-    yield make
-    for door in doors:
-        door.stop()
-        if door.spool._mark._map is not None and not door.spool._mark._map.closed:
-            door.spool.close()
-
-
-def stored(folder: Path) -> list[tuple[InstanceHeader, bytes]]:
-    """Every instance that the spool holds, in order, checksums verified."""
-    reader, store = SpoolReader(folder), SpoolStore.of(folder)
-    found = (record for number in reader.segments() for record in reader.records(number))
-    return [
-        (record.header, store.read(pointer_to(reader.id, record)))
-        for record in found
-        if isinstance(record.header, InstanceHeader)
-    ]
 
 
 def closings(folder: Path) -> list[AssociationClosedHeader]:
@@ -103,34 +39,6 @@ def closings(folder: Path) -> list[AssociationClosedHeader]:
     reader = SpoolReader(folder)
     found = (record.header for number in reader.segments() for record in reader.records(number))
     return [header for header in found if isinstance(header, AssociationClosedHeader)]
-
-
-def dataset(uid: str, size: int = 100, sop_class: str = CT, study: str = "1.2.3") -> bytes:
-    """A small explicit little endian dataset."""
-    parts = [(0x0008, 0x0016, sop_class), (0x0008, 0x0018, uid), (0x0020, 0x000D, study)]
-    head = b"".join(
-        struct.pack("<HH2sH", group, number, b"UI", len(text) + len(text) % 2)
-        + text.encode()
-        + b"\0" * (len(text) % 2)
-        for group, number, text in parts
-    )
-    return head + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, size) + os.urandom(size)
-
-
-def item(folder: Path, command_uid: str, data: bytes, sop_class: str = CT) -> Item:
-    """A file with no meta that is sent under any UID."""
-    path = folder / f"file{len(list(folder.iterdir()))}"
-    path.write_bytes(data)
-    return Item(path, 0, sop_class, command_uid, EXPLICIT)
-
-
-def store_one(door: Door, one: Item, **titles: str) -> int:
-    """Send one file on an association of its own and return the status."""
-    destination = Destination(host="127.0.0.1", port=door.destination.port, **titles)
-    association = Association(destination, {(one.sop_class_uid, one.transfer_syntax_uid): 1})
-    status = association.store(one)
-    association.release()
-    return status
 
 
 def test_echo(open_door: Callable[..., Door]) -> None:
@@ -243,7 +151,7 @@ def test_a_message_that_trickles_ends(
             return True
         return False
 
-    assert _eventually(ended)
+    assert eventually(ended)
     association.close()
     assert stored(door.folder) == []
     assert echo(door.destination) == 0
@@ -258,7 +166,7 @@ def test_the_association_cap_is_transient(open_door: Callable[..., Door]) -> Non
         echo(door.destination)
     held[0].release()
     held[1].close()  # without a word
-    assert _eventually(lambda: echo(door.destination) == 0)
+    assert eventually(lambda: echo(door.destination) == 0)
 
 
 def test_silent_peers_hold_no_slot(open_door: Callable[..., Door]) -> None:
@@ -317,7 +225,7 @@ def test_an_abort_keeps_what_was_acknowledged(open_door: Callable[..., Door], tm
     association._send(ul.command_pdu(1, ul.store_command(9, CT, "1.2.9")))
     association._send(ul.data_pdu(1, bytes(50_000), last=False) + ul.ABORT_REQUEST)
     association.close()
-    assert _eventually(lambda: bool(closings(door.folder)))
+    assert eventually(lambda: bool(closings(door.folder)))
     door.stop()
     assert [header.sop_instance_uid for header, _ in stored(door.folder)] == ["1.2.0", "1.2.1", "1.2.2"]
     (closed,) = closings(door.folder)
@@ -341,7 +249,7 @@ def test_a_full_spool_answers_a700_and_heals(open_door: Callable[..., Door], tmp
     reader = SpoolReader(door.folder)
     for number in reader.segments():
         reader.free(number)
-    assert _eventually(lambda: association.store(one) == 0)
+    assert eventually(lambda: association.store(one) == 0)
     association.release()
 
 
@@ -437,6 +345,8 @@ _PROCESS = """
 import signal, sys, threading
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from doors import CT, EXPLICIT, Door, dataset, eventually, item, store_one, stored
+
 from infra.settings import Receive
 from infra.spool import Spool
 from producers.receiver import serve
@@ -533,15 +443,3 @@ def _child_of(pid: int) -> int:
 
 def _io_error(_segment: Segment) -> None:
     raise OSError(5, "injected")
-
-
-def _eventually(check: Callable[[], bool], seconds: float = 15.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if check():
-                return True
-        except Exception:  # not yet
-            pass
-        time.sleep(0.1)
-    return False
