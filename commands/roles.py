@@ -5,6 +5,7 @@ Every role serves its metrics, logs to standard error, and says that it is ready
 """
 
 import logging
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -55,11 +56,19 @@ def _run_stage(found: Settings, zone: Zone, make: Any) -> None:
 
 
 @click.command()
-def receive() -> None:
-    """Listen for DICOM associations; needs no Kafka and no Cassandra.
+@click.option("--port", type=int, help="TCP port; PRODROME_RECEIVE_PORT otherwise.")
+@click.option(
+    "--spool", "folder", type=click.Path(path_type=Path), help="Its folder; PRODROME_SPOOL_PATH otherwise."
+)
+@click.option("--aet", help="Our AE title; PRODROME_RECEIVE_AE_TITLE otherwise.")
+def receive(port: int | None, folder: Path | None, aet: str | None) -> None:
+    """Listen for DICOM associations; needs no Kafka, no Cassandra and no stack.
 
-    Every instance is in the spool and synced before it is answered with success.
+    Every instance is in the spool and synced before it is answered with success. What was received alone is relayed
+    by `prodrome relay` with the same PRODROME_SPOOL_PATH, now or when the rest is up again; `prodrome spool` reads it.
     """
+    given = {"RECEIVE_PORT": port, "SPOOL_PATH": folder and folder.absolute(), "RECEIVE_AE_TITLE": aet}
+    os.environ.update({f"PRODROME_{name}": str(value) for name, value in given.items() if value is not None})
     with told():
         found = _start("receive")
 

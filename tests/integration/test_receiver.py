@@ -67,6 +67,37 @@ def test_shared_files_are_kept_byte_for_byte(open_door: Callable[..., Door]) -> 
     assert sum(map(len, kept.values())) == len(results)
 
 
+def test_alone(tmp_path: Path) -> None:
+    """The command with a port, a folder and a title, and nothing else that runs: kept after `kill -9`."""
+    folder, port = tmp_path / "spool", _free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "prodrome",
+        "receive",
+        "--port",
+        str(port),
+        "--spool",
+        folder,
+        "--aet",
+        "ALONE",
+    ]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PRODROME_")}
+    environ |= {"PYTHONPATH": str(ROOT), "PRODROME_HOME": str(tmp_path / "home")}
+    destination = Destination(host="127.0.0.1", port=port, called="ALONE")
+    data = dataset("1.2.3.4")
+    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert eventually(lambda: echo(destination) == 0, 30.0)
+            association = Association(destination, {(CT, EXPLICIT): 1})
+            assert association.store(item(tmp_path, "1.2.3.4", data)) == 0
+            association.close()
+        finally:
+            process.kill()
+    Spool(folder).close()
+    assert [found for _, found in stored(folder)] == [data]
+
+
 def test_statuses(open_door: Callable[..., Door], tmp_path: Path) -> None:
     """Each status of the table is given for its cause, and only Success and warnings are in the spool."""
     lax, strict = Source(name="lax"), Source(name="strict", called_ae_title="STRICT", strict=True)
