@@ -68,6 +68,10 @@ def receive(port: int | None, folder: Path | None, aet: str | None) -> None:
     by `prodrome relay` with the same PRODROME_SPOOL_PATH, now or when the rest is up again; `prodrome spool` reads it.
     """
     given = {"RECEIVE_PORT": port, "SPOOL_PATH": folder and folder.absolute(), "RECEIVE_AE_TITLE": aet}
+    if folder:
+        folder.mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )  # the role's own process may not, beyond its home
     os.environ.update({f"PRODROME_{name}": str(value) for name, value in given.items() if value is not None})
     with told():
         found = _start("receive")
