@@ -26,6 +26,7 @@ from infra.connections import kafka_of
 from infra.settings import Settings, Zone
 from infra.spool import SpoolReader
 from infra.spool.files import used_bytes
+from infra.spool.recycling import kept_bytes
 from schemas.topics import BY_NAME, TOPICS
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,9 @@ class Exporter:
 
     def _look_at_spool(self) -> None:
         reader = SpoolReader(self._spool)
-        metrics.put("prodrome_spool_used_bytes", used_bytes(self._spool), spool=reader.id)
+        metrics.put(
+            "prodrome_spool_used_bytes", used_bytes(self._spool) - kept_bytes(self._spool), spool=reader.id
+        )
         metrics.put("prodrome_spool_limit_bytes", self._found.spool.limit_bytes, spool=reader.id)
         waiting = next(unsettled(self._trusted, reader), None)
         age = max(0.0, time.time() - waiting[1].received_at) if waiting else 0.0

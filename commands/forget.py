@@ -34,7 +34,7 @@ from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer, retentions
 from infra.settings import Settings, master_key
-from infra.spool import SpoolReader
+from infra.spool import SpoolLimits, SpoolReader, recycling
 from schemas.codec import encode
 from schemas.events import Lifecycle, Pointer
 from schemas.ids import study_key
@@ -60,6 +60,10 @@ class Found(NamedTuple):
 
     study: str
     original: str | None
+
+
+#: A freed segment's file waits to be written again, and what the new segment has not written ends with its seal.
+_KEPT: Final = recycling.KEEP_SECONDS + SpoolLimits().segment_seconds
 
 
 @click.command()
@@ -127,6 +131,9 @@ class Forgetting:
         self._clean.run(
             "DELETE FROM patient_studies WHERE project = ? AND patient = ?", (self._project, self.patient)
         )
+        spool = Path(self._found.spool.path)
+        if spool.is_dir():
+            recycling.sweep(spool, 0)
         return self._report("removed", self._removed)
 
     def _studies(self) -> Iterator[Found]:
@@ -241,7 +248,7 @@ class Forgetting:
             word: dict(counted),
             "topics end at the latest": ends,
             "spool": f"{len(segments)} segments are kept; each is freed when it is settled and its grace is over"
-            f" (raw_retention {self._found.ledger.raw_retention})",
+            f" (raw_retention {self._found.ledger.raw_retention}), and its bytes end within {_KEPT:.0f} s of that",
             "not found by this": "instances of studies of which none was ever clean (quarantine list shows them),"
             " backups, and what subscribers have stored",
         }

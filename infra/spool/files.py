@@ -7,6 +7,7 @@
     <spool>/durable              how far the spool is durable (`watermark`)
     <spool>/000000000001.seg     segments, numbered from 1, a number never used twice
     <spool>/<random>.part        a large instance while it arrives; swept at start
+    <spool>/000000000003.free    a freed segment whose file is written again (`recycling`)
     <spool>/000000000007.damaged a segment whose header is unreadable: kept for a person
 """
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 import xxhash
 
-from infra.spool import files, scan
+from infra.spool import files, recycling, scan
 from infra.spool.format import SEGMENT_HEADER_BYTES, Kind, SegmentHeader, digest_text
 from infra.spool.scan import Record
 from infra.spool.watermark import Position, Watermark
@@ -151,11 +151,11 @@ class SpoolReader:
         return sum(record.kind == Kind.INSTANCE for record in self.records(number))
 
     def free(self, number: int) -> bool:
-        """Remove a segment; False for the newest one, which keeps the numbering, and for one that is gone."""
+        """Give a segment's space back; False for the newest one, which keeps the numbering, and for one that is gone."""
         present = files.segments(self.folder)
         if number not in present or number == present[-1]:
             return False
-        files.segment_path(self.folder, number).unlink(missing_ok=True)
+        recycling.give_back(files.segment_path(self.folder, number))
         return True
 
 
@@ -224,6 +224,8 @@ class SpoolStore:
         except SegmentFreed:
             raise missing(spool, number) from None
         if length != pointer.length or pointer.digest not in (None, digest_text(state.intdigest())):
+            if not files.segment_path(folder, number).exists():  # freed meanwhile, and written again
+                raise missing(spool, number)
             raise corrupt(number, pointer)
 
 

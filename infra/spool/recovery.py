@@ -1,6 +1,6 @@
 """Bring a spool into order before its writer starts.
 
-1. Sweep large instances that had not arrived whole: they were never acknowledged.
+1. Sweep large instances that had not arrived whole, which were never acknowledged, and freed segments.
 2. Seal every segment that a killed writer left open, behind its last whole record: a torn tail is cut. What
    was acknowledged is whole, for its sync had completed; a whole record that was not acknowledged is kept,
    since its sender may have been told so in the last moment.
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.spool import files, scan
+from infra.spool import files, recycling, scan
 from infra.spool.associations import OpenAssociations
 from infra.spool.format import SEGMENT_HEADER_BYTES, Kind, SegmentHeader
 from infra.spool.segment import Segment
@@ -43,6 +43,7 @@ def recover(folder: Path, durable: Position) -> Recovered:
     """
     for part in [*folder.glob("*" + files.PART), *folder.glob("*.tmp")]:
         part.unlink()
+    recycling.sweep(folder, 0)
     end = Position(durable.segment, 0)
     associations = OpenAssociations()
     numbers = files.segments(folder)

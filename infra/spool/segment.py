@@ -77,6 +77,23 @@ class Segment:
             raise
         return cls(path, descriptor, header, preallocate)
 
+    @classmethod
+    def recycle(cls, free: Path, path: Path, header: SegmentHeader, preallocate: int) -> "Segment":
+        """Begin in the file of a freed segment; it has its new name when this returns, durable or not."""
+        descriptor = os.open(free, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_size > preallocate:
+                os.ftruncate(descriptor, preallocate)
+            os.posix_fallocate(descriptor, 0, preallocate)
+            files.write_all(descriptor, [encode_segment_header(header)], 0)
+            os.fsync(descriptor)  # under its new name it must not begin with the old header
+            free.rename(path)
+        except BaseException:
+            os.close(descriptor)
+            free.unlink(missing_ok=True)
+            raise
+        return cls(path, descriptor, header, preallocate)
+
     def append(
         self,
         kind: Kind,

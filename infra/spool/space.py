@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from infra.clock import Clock
-from infra.spool import files
+from infra.spool import files, recycling
 
 #: The folder is measured at most this often, seconds: a segment's space is taken when it is made, so that
 #: little changes between.
@@ -82,5 +82,7 @@ class Space:
 
     def _measure(self) -> tuple[int, int]:
         disk = os.statvfs(self._folder)
-        used = files.used_bytes(self._folder)
-        return used, min(self._limits.limit_bytes, used + disk.f_bavail * disk.f_frsize)
+        kept = recycling.kept_bytes(self._folder)
+        free = kept + disk.f_bavail * disk.f_frsize
+        used = files.used_bytes(self._folder) - kept
+        return used, min(self._limits.limit_bytes, used + free)

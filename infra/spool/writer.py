@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import xxhash
 
 from infra.clock import Clock, SystemClock
-from infra.spool import files
+from infra.spool import files, recycling
 from infra.spool.format import InstanceHeader, Kind, payload_hash
 from infra.spool.recovery import recover
 from infra.spool.segment import LargeSegment, Place, Segment, new_header
@@ -137,6 +137,7 @@ class Spool:
 
     def tick(self) -> None:
         """Seal the active segment when it is old; called about once a second."""
+        recycling.sweep(self.folder)
         with self._lock:
             old = self._clock.monotonic() - self._active_since >= self.limits.segment_seconds
             if self._active is not None and self._active.records > 1 and old:
@@ -164,7 +165,8 @@ class Spool:
         self._last += 1  # a number is used up even where making the file fails
         header = new_header(self.id, self._last, self._run, self._clock.now())
         path = files.segment_path(self.folder, self._last)
-        segment = Segment.create(path, header, self._space.segment_bytes())
+        free, size = recycling.take(self.folder), self._space.segment_bytes()
+        segment = Segment.recycle(free, path, header, size) if free else Segment.create(path, header, size)
         try:
             segment.append(Kind.ASSOCIATIONS_OPEN, self._open.snapshot())
             os.fsync(segment.descriptor)
