@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench bench-receive chaos peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -33,6 +33,9 @@ check: setup ## Format, lint, types and import rules; changes nothing
 
 bench: setup java-17 ## Measure on this machine, beside the figures to reach
 	$(BIN)/prodrome bench --quick
+
+bench-receive: setup ## The DICOM door beside DCMTK and pynetdicom, in pairs: half an hour
+	$(BIN)/prodrome bench-receive
 
 chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos

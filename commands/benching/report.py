@@ -11,10 +11,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from commands.benching.doors import Door
 from commands.benching.figures import Quantiles, WholeWay
 from commands.benching.growth import Size
 from commands.benching.machine import Machine
-from commands.benching.peers import Door, Header
+from commands.benching.peers import Header
 from commands.benching.plot import draw
 
 Rows = Sequence[Sequence[str]]

@@ -31,11 +31,11 @@ _HEADER: Final = struct.Struct(">BxLLBB")
 class Load:
     """What to send: so many instances in all over so many associations."""
 
-    port: int
     seed: str
     instances: int
     associations: int
     side: int
+    port: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from house import House
 
+from commands import bench_receive
 from commands.benching import growth
 from commands.benching.paced import run_paced
 from commands.benching.peers import measure_doors
@@ -47,4 +49,23 @@ def test_doors(tmp_path: Path) -> None:
     assert ours.name.startswith("prodrome")
     assert peers
     assert all(door.ack.count >= 8 and door.cpu_ms > 0 for door in (ours, *peers))
-    assert not list(tmp_path.iterdir())
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".so"}
+
+
+def test_doors_in_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every receiver has a row for each load, and a ratio of ours to itself is one."""
+    monkeypatch.setitem(bench_receive.INSTANCES, "200kB", 12)
+    asked = ["--repeats", "2", "--sizes", "200kB", "--associations", "1,2", "--only", "pynetdicom"]
+    asked += ["--folder", str(tmp_path), "--write", str(tmp_path)]
+    done = CliRunner().invoke(bench_receive.bench_receive, asked)
+    assert done.exit_code == 0, done.output
+    (page,) = tmp_path.glob("*.md")
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line.startswith("| 200kB")]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [
+        (count, name) for count in "12" for name in ("prodrome, synced", "pynetdicom storescp")
+    ]
+    assert [row[6].strip() for row in rows[::2]] == ["1.00", "1.00"]
+    assert [path.name for path in tmp_path.iterdir()] == [page.name]
+    wrong = CliRunner().invoke(bench_receive.bench_receive, ["--sizes", "1GB"])
+    assert wrong.exit_code == 1
+    assert "expected some of 200kB, 10MB" in wrong.output

@@ -1,0 +1,140 @@
+"""`prodrome bench-receive`: the door beside its peers, in pairs of the same run.
+
+For each size of instance and number of associations every receiver is started in turn, given the same load by a
+sender that shares no code with ours (`benching/wire.py`), and stopped; and again, in another order, as often as
+asked. A ratio is the median over the repeats of ours to the peer's of the same repeat, so that a machine that
+others share does not favour who was measured in its better minute.
+"""
+
+import datetime
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from commands.benching.doors import Door, Receiver, measure, receivers
+from commands.benching.machine import this_machine
+from commands.benching.wire import Load
+from commands.wiring import told
+from schemas.errors import ProdromeError
+
+#: Pixels a side by size: 16 bits each.
+SIDES: Final = {"200kB": 320, "10MB": 2240}
+#: Instances of one measurement: some seconds of it, and less for who is slow.
+INSTANCES: Final = {"200kB": 2400, "10MB": 96}
+SLOW: Final = "pynetdicom"
+SLOWER: Final = 6
+
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One receiver under one load: medians over the repeats, and ours to it, pair by pair."""
+
+    size: str
+    associations: int
+    name: str
+    rate: float
+    cpu_ms: float
+    p99_ms: float
+    rate_ratio: float
+    cpu_ratio: float
+
+
+@click.command("bench-receive")
+@click.option("--repeats", default=10, show_default=True, help="Pairs of each.")
+@click.option("--sizes", default=",".join(SIDES), show_default=True, help="Of instances.")
+@click.option("--associations", default="1,4,16", show_default=True, help="At once.")
+@click.option("--only", default="", help="Receivers whose name begins so, beside ours.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to write; a disk, not memory.")
+@click.option("--write", "page", type=click.Path(path_type=Path), help="Write the table into this folder.")
+def bench_receive(
+    repeats: int, sizes: str, associations: str, only: str, folder: Path | None, page: Path | None
+) -> None:
+    """Measure the DICOM door beside DCMTK and pynetdicom: rate, CPU, and ratios of pairs."""
+    with told():
+        if unknown := set(sizes.split(",")) - set(SIDES):
+            raise ProdromeError(f"--sizes: expected some of {', '.join(SIDES)}, came {', '.join(unknown)}")
+        with tempfile.TemporaryDirectory(prefix="prodrome-bench-", dir=folder) as temporary:
+            found = [
+                receiver
+                for receiver in receivers(Path(temporary))
+                if receiver.ours or receiver.name.startswith(only)
+            ]
+            loads = [(size, int(count)) for size in sizes.split(",") for count in associations.split(",")]
+            rows = []
+            with Progress(console=Console(stderr=True)) as progress:
+                task = progress.add_task("measuring", total=len(loads) * repeats * len(found))
+                for size, count in loads:
+                    runs: list[dict[str, Door]] = []
+                    for repeat in range(repeats):
+                        runs.append({})
+                        for receiver in _turned(found, repeat):
+                            load = _load(receiver, size, count, repeat)
+                            runs[-1][receiver.name] = measure(receiver, Path(temporary) / "run", load)
+                            progress.advance(task)
+                    rows += _rows(size, count, [receiver.name for receiver in found], runs)
+    head, lines = _table(rows)
+    shown = Table(*head)
+    for line in lines:
+        shown.add_row(*line)
+    console.print(shown)
+    if page is not None:
+        machine, day = this_machine(), datetime.datetime.now(datetime.UTC).date().isoformat()
+        text = [f"# The door beside its peers, {day}", "", f"{machine}. {repeats} pairs each.", ""]
+        text += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
+        path = page / f"receive-{day}-{machine.commit}.md"
+        path.write_text("\n".join(text) + "\n")
+        click.echo(path)
+
+
+def _turned(found: list[Receiver], repeat: int) -> list[Receiver]:
+    by = repeat % len(found)
+    return found[by:] + found[:by]
+
+
+def _load(receiver: Receiver, size: str, associations: int, repeat: int) -> Load:
+    instances = INSTANCES[size] // (SLOWER if receiver.name.startswith(SLOW) else 1)
+    return Load(
+        seed=f"{receiver.name} {repeat}",
+        instances=max(instances, associations),
+        associations=associations,
+        side=SIDES[size],
+    )
+
+
+def _rows(size: str, associations: int, names: list[str], runs: list[dict[str, Door]]) -> list[Row]:
+    ours = names[0]
+    return [
+        Row(
+            size=size,
+            associations=associations,
+            name=name,
+            rate=statistics.median(run[name].rate for run in runs),
+            cpu_ms=statistics.median(run[name].cpu_ms for run in runs),
+            p99_ms=statistics.median(run[name].ack.p99_ms for run in runs),
+            rate_ratio=statistics.median(run[ours].rate / run[name].rate for run in runs),
+            cpu_ratio=statistics.median(run[ours].cpu_ms / run[name].cpu_ms for run in runs),
+        )
+        for name in names
+    ]
+
+
+def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    head = ["size", "associations", "receiver", "instances/s", "CPU ms", "ack p99 ms", "our rate to its",
+            "our CPU to its"]  # fmt: skip
+    return head, [
+        [
+            row.size, str(row.associations), row.name, f"{row.rate:.0f}", f"{row.cpu_ms:.2f}", f"{row.p99_ms:.1f}",
+            f"{row.rate_ratio:.2f}", f"{row.cpu_ratio:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
