@@ -11,7 +11,7 @@ PEERS := dcmtk dicom3tools prometheus strace
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
 	@echo "First time: make demo. Everything stays in .venv/ (programs) and .prodrome/ (jars, data, logs);"
 	@echo "the command is $(BIN)/prodrome, and \`$(BIN)/prodrome down\` stops what a demo started."
