@@ -110,6 +110,7 @@ class Exporter:
             "prodrome_spool_used_bytes", used_bytes(self._spool) - kept_bytes(self._spool), spool=reader.id
         )
         metrics.put("prodrome_spool_limit_bytes", self._found.spool.limit_bytes, spool=reader.id)
+        metrics.put("prodrome_spool_oldest_seconds", reader.oldest_seconds(time.time()), spool=reader.id)
         waiting = next(unsettled(self._trusted, reader), None)
         age = max(0.0, time.time() - waiting[1].received_at) if waiting else 0.0
         metrics.put("prodrome_oldest_unsettled_seconds", age, spool=reader.id)

@@ -133,11 +133,10 @@ def _deadletters(found: Settings) -> dict[str, dict[str, int]]:
 
 
 def _refused(port: int) -> dict[str, int]:
-    return {
-        labels["reason"]: int(value)
-        for labels, value in metric_samples(port, "prodrome_receive_refused_total")
-        if value
-    }
+    counted: Counter[str] = Counter()
+    for labels, value in metric_samples(port, "prodrome_receive_refused_total"):
+        counted[labels["reason"]] += int(value)
+    return {reason: count for reason, count in counted.items() if count}
 
 
 def _stages(roles: dict[str, int]) -> dict[str, dict[str, float]]:

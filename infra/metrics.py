@@ -52,10 +52,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     # receive
     Metric("prodrome_receive_instances_total", "counter", "Instances answered with a success or warning status", ("source",)),
     Metric("prodrome_receive_bytes_total", "counter", "Dataset bytes acknowledged", ("source",)),
-    Metric("prodrome_receive_refused_total", "counter", "Instances and associations refused, by reason word", ("reason",)),
-    Metric("prodrome_receive_ack_seconds", "histogram", "Last fragment read to response handed over"),
+    Metric("prodrome_receive_refused_total", "counter", "Instances and associations refused, by reason word; no source: a stranger", ("reason", "source")),
+    Metric("prodrome_receive_ack_seconds", "histogram", "Last fragment read to response handed over", ("source",)),
     Metric("prodrome_receive_draining", "gauge", "1 while the door turns new associations away: `prodrome drain`"),
-    Metric("prodrome_receive_associations", "gauge", "Associations open now"),
+    Metric("prodrome_receive_associations", "gauge", "Associations open now", ("source",)),
+    Metric("prodrome_receive_slots", "gauge", "Associations that the door takes at once, of all sources"),
+    Metric("prodrome_receive_strangers", "gauge", "Connections that have not said yet who they are"),
     Metric("prodrome_spool_used_ratio", "gauge", "Bytes in the spool over its limit"),
     # relay
     Metric("prodrome_relay_instances_total", "counter", "Instances published to instance.received"),
@@ -87,6 +89,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_oldest_unsettled_seconds", "gauge", "Age of the oldest acknowledged intake without an outcome", ("spool",)),
     Metric("prodrome_spool_used_bytes", "gauge", "Bytes that the spool holds", ("spool",)),
     Metric("prodrome_spool_limit_bytes", "gauge", "Bytes at which the spool counts as full", ("spool",)),
+    Metric("prodrome_spool_oldest_seconds", "gauge", "Age of the oldest segment that the spool keeps", ("spool",)),
     Metric("prodrome_prediction_runs", "gauge", "Closed revisions by model and how its run ended", ("model", "outcome")),
     Metric("prodrome_program_up", "gauge", "1 if the supervisor says that it runs", ("program",)),
     Metric("prodrome_program_deaths", "gauge", "How often it ended without being told to, since the stack is up", ("program",)),

@@ -75,7 +75,7 @@ class Receive:
     tls_key: str = _setting("", "PEM file (mode 600) of its key; empty where the certificate's file holds it")
     tls_ca: str = _setting("", "PEM file of the CAs of senders' certificates; empty asks for none")
     sources: str = _setting("", "TOML file with a [[source]] table a sender; empty admits loopback alone")
-    max_associations: int = _setting(64, "Associations at once; above it senders are told to come again")
+    max_associations: int = _setting(64, "Associations at once; sources may have caps and slots of their own")
     max_object_bytes: int = _setting(8 << 30, "Largest instance, bytes; larger ones are refused")
     idle_seconds: float = _setting(600.0, "An association silent for this long is ended; PACS hold some open")
     deny_sop_classes: tuple[str, ...] = _setting((), "SOP class UIDs that are refused with 0122")
@@ -261,11 +261,17 @@ def sources(settings: Settings) -> tuple[Source, ...]:
     path = Path(settings.receive.sources)
     try:
         table = tomllib.loads(path.read_text())
-        return msgspec.convert(table.get("source", []), tuple[Source, ...])
+        found = msgspec.convert(table.get("source", []), tuple[Source, ...])
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise SettingsError(
             f"{PREFIX}RECEIVE_SOURCES: expected a TOML file of [[source]] tables: {error}"
         ) from None
+    reserved, most = sum(source.reserved_associations for source in found), settings.receive.max_associations
+    if reserved > most:
+        raise SettingsError(
+            f"{PREFIX}RECEIVE_SOURCES: {reserved} associations are reserved of {PREFIX}RECEIVE_MAX_ASSOCIATIONS={most}"
+        )
+    return found
 
 
 def master_key(settings: Settings) -> bytes:

@@ -43,6 +43,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Admit SOP classes that may have text burned in.
     transfer_syntax_order : tuple of str
         Preferred transfer syntaxes, best first; empty takes the order of the conformance statement.
+    max_associations : int
+        Associations at once; 0 sets no cap but the receiver's.
+    reserved_associations : int
+        So many of the receiver's slots are kept for this source, whoever else comes.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     strict: bool = False
     admit_burned_in: bool = False
     transfer_syntax_order: tuple[str, ...] = ()
+    max_associations: int = 0
+    reserved_associations: int = 0
 
     def __post_init__(self) -> None:
         # msgspec turns a ValueError raised here into a ValidationError that names the table.
@@ -69,6 +75,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("called_ae_title: at most 16 characters; quiet_seconds: above 0")
         if not all(valid_uid(uid) for uid in self.transfer_syntax_order):
             raise ValueError("transfer_syntax_order: expected UIDs")
+        if not 0 <= self.reserved_associations <= (self.max_associations or self.reserved_associations):
+            raise ValueError("reserved_associations: expected 0 up to max_associations")
 
 
 def matching(

@@ -42,6 +42,8 @@ ALERTS: Final = (
           "The spool is {{ $value | humanizePercentage }} full; from 85 % on senders are turned away"),
     Alert("DoorRefuses", 'sum(increase(prodrome_receive_refused_total{reason!="draining"}[15m])) or vector(0)', ">", "5", "0m",
           "ticket", "{{ $value | humanize }} instances or associations were refused at the door in 15 min"),
+    Alert("SlotsShort", "sum(prodrome_receive_associations) / sum(prodrome_receive_slots)", ">", "0.9", "5m", "ticket",
+          "{{ $value | humanizePercentage }} of the door's associations are in use; above it senders are told to come again"),
     Alert("AcknowledgementSlow", "histogram_quantile(0.99, sum by (le) (rate(prodrome_receive_ack_seconds_bucket[10m])))"
           " or vector(0)", ">", "2.5", "10m", "ticket",
           "One in a hundred instances waits {{ $value | humanize }} s for its acknowledgement: the disk is slow"),

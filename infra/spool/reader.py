@@ -135,6 +135,13 @@ class SpoolReader:
                 yield record
                 at = record.end
 
+    def oldest_seconds(self, now: float) -> float:
+        """Return the age of the oldest segment; 0 where the spool is empty."""
+        for number in self.segments():
+            with contextlib.suppress(SegmentFreed), _Opened(self.folder, number) as (_, header):
+                return max(0.0, now - header.created_at)
+        return 0.0
+
     def instances(self) -> dict[tuple[str, int], int]:
         """Return the number of durable instances of each segment, by (spool id, segment)."""
         counted = {}

@@ -1,6 +1,6 @@
 """The DICOM door: C-STORE and C-ECHO, durable before Success.
 
-1. `guard` bounds what a connection may cost before anyone is known.
+1. `guard` bounds what a connection may cost before anyone is known, `strangers` how many of those there are.
 2. `admission` admits or rejects an association; `negotiation` chooses transfer syntaxes.
 3. `takeover` reads C-STORE itself while an association is established: `inbound` cuts PDUs where they lie in
    memory, `waiting` lets pynetdicom's threads sleep. `plain` is pynetdicom's own way, by setting.

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -28,12 +29,13 @@ from infra.settings import Receive
 from infra.spool import Spool
 from infra.spool.drain import draining
 from producers.receiver import guard
-from producers.receiver.admission import Caller, Session, admit
+from producers.receiver.admission import Caller, Session, identify, transient
 from producers.receiver.intake import Budget, Intake
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.plain import NO_UID, MessageFile, response
 from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Answer, Rejection
 from producers.receiver.store import StoreRequest, store
+from producers.receiver.strangers import Strangers
 from producers.receiver.takeover import fits, take_over
 from producers.receiver.waiting import wait_for_events
 from schemas.errors import Refused
@@ -112,6 +114,7 @@ class Door:
         self._deny = frozenset(settings.deny_sop_classes)
         self._budget = Budget()
         self._sessions: dict[Any, Session] = {}
+        self._strangers = Strangers()
         self._lock = threading.Lock()
 
     def handlers(self) -> list[tuple[Any, Callable[[Any], Any]]]:
@@ -132,6 +135,8 @@ class Door:
             if assoc.ident is not None and not assoc.is_alive():
                 self._close(assoc, "aborted")
         self._spool.tick()
+        metrics.put("prodrome_receive_strangers", self._strangers.sweep())
+        metrics.put("prodrome_receive_slots", self._settings.max_associations)
         metrics.put("prodrome_spool_used_ratio", self._spool.ratio())
         metrics.put("prodrome_receive_draining", int(draining(self._spool.folder)))
 
@@ -151,24 +156,29 @@ class Door:
             self._clock.sleep(0.02)  # a store in flight ends within a few syncs
 
     def _on_connection(self, event: Any) -> None:
+        self._strangers.add(event.assoc)
         guard.bound_connection(event.assoc)
-        guard.bound_messages(event.assoc, lambda: MessageFile(self.begin(event.assoc)), self.refused)
+        guard.bound_messages(
+            event.assoc,
+            lambda: MessageFile(self.begin(event.assoc)),
+            lambda reason: self.refused(event.assoc, reason),
+        )
         if self._settings.take_over and fits(event.assoc):
             wait_for_events(event.assoc, take_over(event.assoc, self, self._clock))
 
     def _on_request(self, event: Any) -> None:
         # pynetdicom goes on to accept where a handler fails: so whatever fails here rejects.
         try:
-            decision = self._admit(event.assoc)
+            rejection = self._admit(event.assoc)
         except Exception as error:
             _log.error("association request failed: %s", type(error).__name__)
-            decision = UNKNOWN_CALLER
-        if isinstance(decision, Rejection):
-            self.refused(decision.reason)
-            event.assoc.acse.send_reject(decision.result, decision.source, decision.diagnostic)
+            rejection = UNKNOWN_CALLER
+        if rejection is not None:
+            event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             event.assoc.kill()
 
-    def _admit(self, assoc: Any) -> Session | Rejection:
+    def _admit(self, assoc: Any) -> Rejection | None:
+        self._strangers.discard(assoc)
         request = assoc.requestor.primitive
         caller = Caller(
             calling=request.calling_ae_title.strip(),
@@ -176,26 +186,32 @@ class Door:
             address=assoc.requestor.address,
             certificate=peer_names(assoc.dul.socket.socket),
         )
+        source = identify(caller, self._sources, own_title=self._settings.ae_title)
+        if isinstance(source, Rejection):
+            self._count_refusal("", source.reason)
+            return source
+        session = Session(caller=caller, source=source)
         with self._lock:
-            decision = admit(
-                caller,
-                self._sources,
-                own_title=self._settings.ae_title,
-                open_associations=len(self._sessions),
-                max_associations=self._settings.max_associations,
-                spool_ratio=self._spool.ratio(),
-                refuse_ratio=self._spool.limits.refuse_ratio,
-                draining=draining(self._spool.folder),
-            )
-            if isinstance(decision, Rejection):
-                return decision
-            if self.stopping:
-                return LOCAL_LIMIT
-            _prefer_syntaxes(request, decision.source)
-            self._sessions[assoc] = decision
-        metrics.put("prodrome_receive_associations", len(self._sessions))
-        _log.info("association %s: open, source %s", decision.association, decision.source.name)
-        return decision
+            later = LOCAL_LIMIT if self.stopping else self._later(source)
+            if later is not None:
+                self._count_refusal(source.name, later.reason)
+                return later
+            self._sessions[assoc] = session
+        _prefer_syntaxes(request, source)
+        self._count_open(source)
+        _log.info("association %s: open, source %s", session.association, source.name)
+        return None
+
+    def _later(self, source: Source) -> Rejection | None:
+        return transient(
+            source,
+            self._sources,
+            open_associations=Counter(session.source.name for session in self._sessions.values()),
+            max_associations=self._settings.max_associations,
+            spool_ratio=self._spool.ratio(),
+            refuse_ratio=self._spool.limits.refuse_ratio,
+            draining=draining(self._spool.folder),
+        )
 
     def begin(self, assoc: Any) -> Intake:
         """Return where the dataset of a message that begins goes."""
@@ -209,22 +225,31 @@ class Door:
         session = self._sessions.get(assoc)
         if session is None:
             intake.discard()
-            self.refused(NOT_AUTHORISED.reason)
+            self._count_refusal("", NOT_AUTHORISED.reason)
             return NOT_AUTHORISED
         begin, length = self._clock.monotonic(), intake.length
         answer = store(request, intake, session, deny=self._deny, clock=self._clock)
         if answer.stored:
             metrics.inc("prodrome_receive_instances_total", source=session.source.name)
             metrics.inc("prodrome_receive_bytes_total", length, source=session.source.name)
-            metrics.observe("prodrome_receive_ack_seconds", self._clock.monotonic() - begin)
+            seconds = self._clock.monotonic() - begin
+            metrics.observe("prodrome_receive_ack_seconds", seconds, source=session.source.name)
         else:
-            self.refused(answer.reason)
+            self._count_refusal(session.source.name, answer.reason)
         session.busy = False
         return answer
 
-    def refused(self, reason: str) -> None:
-        """Count what was refused."""
-        metrics.inc("prodrome_receive_refused_total", reason=reason)
+    def refused(self, assoc: Any, reason: str) -> None:
+        """Count a message that ends its association."""
+        session = self._sessions.get(assoc)
+        self._count_refusal(session.source.name if session else "", reason)
+
+    def _count_refusal(self, source: str, reason: str) -> None:
+        metrics.inc("prodrome_receive_refused_total", reason=reason, source=source)
+
+    def _count_open(self, source: Source) -> None:
+        count = sum(session.source is source for session in list(self._sessions.values()))
+        metrics.put("prodrome_receive_associations", count, source=source.name)
 
     def _on_message(self, event: Any) -> None:
         # A request that lacks what PS3.7 demands would be dropped without an answer: complete it, so that
@@ -261,6 +286,7 @@ class Door:
             session.busy = False
 
     def _close(self, assoc: Any, cause: str) -> None:
+        self._strangers.discard(assoc)
         with self._lock:
             session = self._sessions.pop(assoc, None)
         if session is None:
@@ -268,7 +294,7 @@ class Door:
         message = assoc.dimse.message
         if message is not None and isinstance(message.data_set, MessageFile):
             message.data_set.close()  # half a dataset: its file and its memory go now
-        metrics.put("prodrome_receive_associations", len(self._sessions))
+        self._count_open(session.source)
         _log.info("association %s: %s, %d stored", session.association, cause, session.ordinal)
         with contextlib.suppress(Refused):  # the marker only makes closing a study faster
             self._spool.close_association(session.association, cause)

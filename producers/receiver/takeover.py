@@ -59,7 +59,7 @@ class Stores(Protocol):
     def finish(self, assoc: Any, request: StoreRequest, intake: Intake) -> Answer:
         """Store a complete dataset and return what to answer."""
 
-    def refused(self, reason: str) -> None:
+    def refused(self, assoc: Any, reason: str) -> None:
         """Count a message that ends its association."""
 
 
@@ -129,10 +129,10 @@ class _Established:
                 self._dul._idle_timer.restart()
                 self._check_time()
         except Refused as refusal:
-            self._stores.refused(refusal.reason)
+            self._stores.refused(self._assoc, refusal.reason)
             return self._event(_INVALID)
         except InvalidPdu:
-            self._stores.refused("local_limit")
+            self._stores.refused(self._assoc, "local_limit")
             return self._event(_INVALID)
         except (OSError, AttributeError):  # pynetdicom sets its socket to None when it closes it
             return self._event(_CLOSED)

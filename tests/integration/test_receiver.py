@@ -1,5 +1,6 @@
 """The DICOM door over real sockets: bytes kept, statuses true, durable before the answer, strangers out."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from infra.spool import (
 from infra.spool.segment import Segment
 from producers import upper_layer as ul
 from producers.receiver import serve
+from producers.receiver.strangers import MAX_STRANGERS
 from producers.send import Association, Destination, Item, Result, echo, inspect_file, send
 from schemas.errors import SettingsError
 from schemas.sources import Source
@@ -209,6 +212,50 @@ def test_silent_peers_hold_no_slot(open_door: Callable[..., Door]) -> None:
     assert echo(door.destination) == 0
     peers[2].settimeout(5)
     assert peers[2].recv(100)[:1] in (b"", b"\x07")  # cut at once, not after four gigabytes
+    for peer in peers:
+        peer.close()
+
+
+def test_a_source_keeps_its_slots(open_door: Callable[..., Door]) -> None:
+    """One sender at its cap, and slots that are kept: the other comes in, and only then is all taken."""
+    sources = (
+        Source(name="greedy", calling_ae_titles=("GREEDY",)),
+        Source(name="stroke", calling_ae_titles=("STROKE",), reserved_associations=1),
+    )
+    door = open_door(*sources, max_associations=3)
+    contexts = {(CT, EXPLICIT): 1}
+    greedy, stroke = (replace(door.destination, calling=title) for title in ("GREEDY", "STROKE"))
+    held = [Association(greedy, contexts) for _ in range(2)]
+    with pytest.raises(Exception, match="association rejected 2/3/2"):
+        Association(greedy, contexts)
+    held.append(Association(stroke, contexts))
+    with pytest.raises(Exception, match="association rejected 2/3/2"):
+        Association(stroke, contexts)
+    for one in held:
+        one.release()
+
+
+def test_a_flood_of_strangers_is_bounded(open_door: Callable[..., Door]) -> None:
+    """F17: 400 sockets, a byte a second each: an echo is answered within two seconds, and threads stay few."""
+    door = open_door()
+    before = threading.active_count()
+    peers = [socket.create_connection(("127.0.0.1", door.destination.port)) for _ in range(400)]
+    seconds = []
+    for round_ in range(5):
+        for peer in peers:
+            with contextlib.suppress(OSError):  # it may be one of those that had to go
+                peer.send(b"\x01\x00\x00\x00\x10"[round_ : round_ + 1])
+        began = time.monotonic()
+        assert echo(door.destination) == 0
+        seconds.append(time.monotonic() - began)
+        time.sleep(0.5)
+    assert threading.active_count() - before < 2 * MAX_STRANGERS + 20
+    gone = 0
+    for peer in peers:
+        peer.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            gone += not peer.recv(1)
+    assert gone >= 400 - MAX_STRANGERS
     for peer in peers:
         peer.close()
 

@@ -57,6 +57,10 @@ CASES: Final[dict[str, Case]] = {
         {'prodrome_receive_refused_total{reason="no_space"}': "0+5x75"},
         {'prodrome_receive_refused_total{reason="draining"}': "0+5x75"},
     ),
+    "SlotsShort": Case(
+        {'prodrome_receive_associations{source="a"}': "60x75", "prodrome_receive_slots": "64x75"},
+        {'prodrome_receive_associations{source="a"}': "30x75", "prodrome_receive_slots": "64x75"},
+    ),
     "AcknowledgementSlow": _latency("prodrome_receive_ack_seconds", "2.5", "5"),
     "DoorDraining": _level("prodrome_receive_draining", 1, 0),
     "IntakeUnsettled": _level('prodrome_oldest_unsettled_seconds{spool="s"}', 1000, 10),

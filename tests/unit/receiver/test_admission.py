@@ -1,10 +1,12 @@
 """Who comes in, and which transfer syntax is taken."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
 from producers.receiver import ANSWERS, REJECTIONS
-from producers.receiver.admission import Caller, Session, admit
+from producers.receiver.admission import Caller, Session, identify, transient
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.statuses import (
     ABORTS,
@@ -24,21 +26,23 @@ _SOURCES = (
 )
 
 
-def _admit(
-    calling: str,
-    called: str,
-    address: str,
+def _identify(calling: str, called: str, address: str) -> Source | Rejection:
+    return identify(Caller(calling=calling, called=called, address=address), _SOURCES, own_title="PRODROME")
+
+
+def _later(
+    name: str = "ct",
+    sources: Sequence[Source] = _SOURCES,
     *,
-    count: int = 0,
     ratio: float = 0.0,
     draining: bool = False,
-) -> Session | Rejection:
-    return admit(
-        Caller(calling=calling, called=called, address=address),
-        _SOURCES,
-        own_title="PRODROME",
-        open_associations=count,
-        max_associations=2,
+    **open_associations: int,
+) -> Rejection | None:
+    return transient(
+        next(source for source in sources if source.name == name),
+        sources,
+        open_associations=open_associations,
+        max_associations=4,
         spool_ratio=ratio,
         refuse_ratio=0.85,
         draining=draining,
@@ -62,23 +66,49 @@ def test_title_address_and_called_title_are_bound(
     calling: str, called: str, address: str, expected: str | Rejection
 ) -> None:
     """An association is admitted only where one source has all three."""
-    decision = _admit(calling, called, address)
-    assert (decision.source.name if isinstance(decision, Session) else decision) == expected
+    decision = _identify(calling, called, address)
+    assert (decision.name if isinstance(decision, Source) else decision) == expected
 
 
-def test_limits_are_transient_and_come_after_authorisation() -> None:
-    """At the cap, and from 85 % of the spool, a known caller is told to come again, a stranger is not."""
-    assert _admit("CT1", "PRODROME", "10.0.0.1", count=2) == LOCAL_LIMIT
-    assert _admit("CT1", "PRODROME", "10.0.0.1", ratio=0.85) == SPOOL_HIGH
-    assert _admit("CT9", "PRODROME", "10.0.0.1", count=2, ratio=0.99) == UNKNOWN_CALLER
+def test_limits_are_transient() -> None:
+    """At the cap, and from 85 % of the spool, a known caller is told to come again."""
+    assert _later() is None
+    assert _later(any=3) is None
+    assert _later(any=4) == LOCAL_LIMIT
+    assert _later(ratio=0.85) == SPOOL_HIGH
     assert (LOCAL_LIMIT.result, SPOOL_HIGH.result, UNKNOWN_CALLER.result) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "admitted"),
+    [
+        ("archive", {}, True),
+        ("archive", {"archive": 1}, True),
+        ("archive", {"archive": 2}, False),  # its own cap
+        ("other", {"other": 1}, True),
+        ("other", {"other": 2}, False),  # two of four are kept for the stroke unit
+        ("other", {"other": 1, "stroke": 1}, True),
+        ("other", {"other": 1, "stroke": 2}, True),
+        ("other", {"other": 1, "stroke": 3}, False),
+        ("stroke", {"other": 2, "archive": 0}, True),
+        ("stroke", {"other": 2, "stroke": 1}, True),
+        ("stroke", {"other": 2, "stroke": 2}, False),
+    ],
+)
+def test_a_source_has_its_cap_and_its_own_slots(name: str, others: dict[str, int], *, admitted: bool) -> None:
+    """Of four slots a source takes no more than its cap, and none that is kept for another."""
+    sources = (
+        Source(name="archive", max_associations=2),
+        Source(name="stroke", reserved_associations=2),
+        Source(name="other"),
+    )
+    assert _later(name, sources, **others) == (None if admitted else LOCAL_LIMIT)
 
 
 def test_session_ids_say_nothing_of_the_caller() -> None:
     """Two associations of one caller have unrelated random ids."""
-    first, second = _admit("CT1", "PRODROME", "10.0.0.1"), _admit("CT1", "PRODROME", "10.0.0.1")
-    assert isinstance(first, Session)
-    assert isinstance(second, Session)
+    caller = Caller(calling="CT1", called="PRODROME", address="10.0.0.1")
+    first, second = (Session(caller=caller, source=_SOURCES[0]) for _ in range(2))
     assert first.association != second.association
     assert len(first.association) == 32
 
@@ -107,6 +137,8 @@ def test_the_best_syntax_comes_first_and_lossy_last() -> None:
         {"name": "a", "calling_ae_titles": ["X" * 17]},
         {"name": "a", "quiet_seconds": 0},
         {"name": "a", "unknown": 1},
+        {"name": "a", "max_associations": 2, "reserved_associations": 3},
+        {"name": "a", "reserved_associations": -1},
     ],
 )
 def test_a_wrong_source_is_refused(wrong: dict[str, object]) -> None:
@@ -116,7 +148,6 @@ def test_a_wrong_source_is_refused(wrong: dict[str, object]) -> None:
 
 
 def test_a_draining_door_tells_senders_to_come_again() -> None:
-    """While an operator drains, whoever is admitted otherwise is rejected for now, and a stranger for good."""
-    assert _admit("CT1", "PRODROME", "10.1.2.3", draining=True) == DRAINING
+    """While an operator drains, whoever is admitted otherwise is rejected for now."""
+    assert _later(draining=True) == DRAINING
     assert (DRAINING.result, DRAINING.source, DRAINING.diagnostic) == (2, 3, 2)
-    assert _admit("CT3", "PRODROME", "10.1.2.3", draining=True) == UNKNOWN_CALLER
