@@ -24,7 +24,7 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.connections import kafka_of
 from infra.settings import Settings, Zone
-from infra.spool import SpoolReader
+from infra.spool import readers
 from infra.spool.files import used_bytes
 from infra.spool.recycling import kept_bytes
 from schemas.topics import BY_NAME, TOPICS
@@ -105,15 +105,15 @@ class Exporter:
         _compare_clock(self._clean, "cassandra_clean")
 
     def _look_at_spool(self) -> None:
-        reader = SpoolReader(self._spool)
-        metrics.put(
-            "prodrome_spool_used_bytes", used_bytes(self._spool) - kept_bytes(self._spool), spool=reader.id
-        )
-        metrics.put("prodrome_spool_limit_bytes", self._found.spool.limit_bytes, spool=reader.id)
-        metrics.put("prodrome_spool_oldest_seconds", reader.oldest_seconds(time.time()), spool=reader.id)
-        waiting = next(unsettled(self._trusted, reader), None)
-        age = max(0.0, time.time() - waiting[1].received_at) if waiting else 0.0
-        metrics.put("prodrome_oldest_unsettled_seconds", age, spool=reader.id)
+        found = readers(self._spool)
+        for name, reader in found.items():
+            used = used_bytes(reader.folder) - kept_bytes(reader.folder)
+            metrics.put("prodrome_spool_used_bytes", used, spool=name)
+            metrics.put("prodrome_spool_limit_bytes", self._found.spool.limit_bytes // len(found), spool=name)
+            metrics.put("prodrome_spool_oldest_seconds", reader.oldest_seconds(time.time()), spool=name)
+            waiting = next(unsettled(self._trusted, reader), None)
+            age = max(0.0, time.time() - waiting[1].received_at) if waiting else 0.0
+            metrics.put("prodrome_oldest_unsettled_seconds", age, spool=name)
 
     def _look_at_programs(self) -> None:
         from infra.stack.lifecycle import status

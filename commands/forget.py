@@ -34,7 +34,7 @@ from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer, retentions
 from infra.settings import Settings, master_key
-from infra.spool import SpoolLimits, SpoolReader, recycling
+from infra.spool import SpoolLimits, readers, recycling
 from schemas.codec import encode
 from schemas.events import Lifecycle, Pointer
 from schemas.ids import study_key
@@ -131,9 +131,8 @@ class Forgetting:
         self._clean.run(
             "DELETE FROM patient_studies WHERE project = ? AND patient = ?", (self._project, self.patient)
         )
-        spool = Path(self._found.spool.path)
-        if spool.is_dir():
-            recycling.sweep(spool, 0)
+        for reader in readers(Path(self._found.spool.path)).values():
+            recycling.sweep(reader.folder, 0)
         return self._report("removed", self._removed)
 
     def _studies(self) -> Iterator[Found]:
@@ -240,14 +239,14 @@ class Forgetting:
                 ends[name] = (
                     (now + datetime.timedelta(seconds=seconds)).isoformat() if seconds >= 0 else "never"
                 )
-        spool = Path(self._found.spool.path)
-        segments = SpoolReader(spool).segments() if spool.is_dir() else []
+        found = readers(Path(self._found.spool.path)).values()
+        kept_segments = sum(len(reader.segments()) for reader in found)
         return {
             "project": self._project,
             "patient": self.patient,
             word: dict(counted),
             "topics end at the latest": ends,
-            "spool": f"{len(segments)} segments are kept; each is freed when it is settled and its grace is over"
+            "spool": f"{kept_segments} segments are kept; each is freed when it is settled and its grace is over"
             f" (raw_retention {self._found.ledger.raw_retention}), and its bytes end within {_KEPT:.0f} s of that",
             "not found by this": "instances of studies of which none was ever clean (quarantine list shows them),"
             " backups, and what subscribers have stored",

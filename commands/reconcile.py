@@ -34,7 +34,7 @@ from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer
 from infra.settings import Settings, master_key
-from infra.spool import Kind, SpoolReader
+from infra.spool import Kind, readers
 from producers.outbox import messages
 from schemas.events import Intake, Pointer
 
@@ -138,9 +138,8 @@ class Reconciling:
 
     def _mend(self, intake: Intake, note: dict[str, Any], producer: Producer) -> str:
         """Send an intake through once more, or let the image be sent again; return what was done."""
-        folder = Path(self._found.spool.path)
-        reader = SpoolReader(folder) if folder.is_dir() else None
-        if reader is None or reader.id != intake.spool:
+        reader = readers(Path(self._found.spool.path)).get(intake.spool)
+        if reader is None:
             return "not mended here: its spool is elsewhere, or it is a release"
         if intake.segment in reader.segments():
             wanted = (r for r in reader.records(intake.segment) if r.number == intake.record)

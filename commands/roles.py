@@ -14,14 +14,13 @@ from typing import Any
 import click
 import setproctitle
 
-from commands.wiring import clean_store, open_spool, settings, stop_event, tables_of, told
+from commands.wiring import clean_store, settings, stop_event, tables_of, told
 from infra import logs, metrics
 from infra.cassandra import Tables
 from infra.clock import SystemClock
 from infra.confine import enter
 from infra.connections import KafkaConnection, kafka_of
 from infra.settings import Settings, Zone
-from infra.spool import SpoolReader
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +60,23 @@ def _run_stage(found: Settings, zone: Zone, make: Any) -> None:
     "--spool", "folder", type=click.Path(path_type=Path), help="Its folder; PRODROME_SPOOL_PATH otherwise."
 )
 @click.option("--aet", help="Our AE title; PRODROME_RECEIVE_AE_TITLE otherwise.")
-def receive(port: int | None, folder: Path | None, aet: str | None) -> None:
+@click.option(
+    "--processes",
+    type=int,
+    help="Listener processes, 0 for one a core; PRODROME_RECEIVE_PROCESSES otherwise.",
+)
+def receive(port: int | None, folder: Path | None, aet: str | None, processes: int | None) -> None:
     """Listen for DICOM associations; needs no Kafka, no Cassandra and no stack.
 
     Every instance is in the spool and synced before it is answered with success. What was received alone is relayed
     by `prodrome relay` with the same PRODROME_SPOOL_PATH, now or when the rest is up again; `prodrome spool` reads it.
     """
-    given = {"RECEIVE_PORT": port, "SPOOL_PATH": folder and folder.absolute(), "RECEIVE_AE_TITLE": aet}
+    given = {
+        "RECEIVE_PORT": port,
+        "SPOOL_PATH": folder and folder.absolute(),
+        "RECEIVE_AE_TITLE": aet,
+        "RECEIVE_PROCESSES": processes,
+    }
     if folder:
         folder.mkdir(
             mode=0o700, parents=True, exist_ok=True
@@ -76,14 +85,9 @@ def receive(port: int | None, folder: Path | None, aet: str | None) -> None:
     with told():
         found = _start("receive")
 
-        from infra.settings import sources
-        from producers.receiver.server import serve
+        from producers.receiver import serve_all
 
-        spool = open_spool(found)
-        try:
-            serve(found.receive, sources(found), spool, stop_event(), ready=lambda _: _ready("receive"))
-        finally:
-            spool.close()
+        serve_all(found, stop_event(), ready=lambda _: _ready("receive"))
 
 
 @click.command()
@@ -101,7 +105,7 @@ def relay() -> None:
 
         stop = stop_event()
         folder = Path(found.spool.path)
-        freeable = Freeable(tables_of(found.trusted), folder)
+        freeable = Freeable(tables_of(found.trusted))
         producer = Producer(kafka_of(found.trusted), stop)
         with serving(found.reader, folder):
             _ready("relay")
@@ -118,14 +122,13 @@ def relay() -> None:
 
 
 class Freeable:
-    """What the ledger allows the relay to free: the segments of its own spool that are marked so."""
+    """What the ledger allows the relay to free: the segments of a spool that are marked so."""
 
-    def __init__(self, tables: Tables, folder: Path) -> None:
-        self._tables, self._folder = tables, folder
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
-    def __call__(self) -> list[int]:
+    def __call__(self, spool: str) -> list[int]:
         """Return segment numbers; raises `SlowDown` while Cassandra is down, which frees nothing."""
-        spool = SpoolReader(self._folder).id
         rows = self._tables.run("SELECT segment, freeable FROM ledger_segments WHERE spool = ?", (spool,))
         return [row.segment for row in rows if row.freeable]
 

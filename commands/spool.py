@@ -9,7 +9,7 @@ from rich.progress import track
 from rich.table import Table
 
 from commands.wiring import fail, settings, told
-from infra.spool import InstanceHeader, Kind, Record, SpoolReader, SpoolStore, pointer_to
+from infra.spool import InstanceHeader, Kind, Record, SpoolReader, SpoolStore, pointer_to, readers
 from schemas.errors import BadMessage
 
 
@@ -21,30 +21,31 @@ from schemas.errors import BadMessage
 def spool(ctx: click.Context, folder: Path | None) -> None:
     """List, verify or extract what a receiver has made durable. Reads only; the receiver may run."""
     path = folder or Path(settings().spool.path)
-    try:
-        ctx.obj = SpoolReader(path)
-    except FileNotFoundError:
+    ctx.obj = list(readers(path).values())
+    if not ctx.obj:
         fail(f"no spool at {path}: a receiver makes one when it starts")
 
 
 @spool.command()
 @click.pass_obj
-def ls(reader: SpoolReader) -> None:
+def ls(found: list[SpoolReader]) -> None:
     """List the segments: instances, bytes, whether there will be more."""
-    table = Table("segment", "instances", "bytes", "sealed", title=f"spool {reader.id}")
-    for number in reader.segments():
-        segment, found = reader.segment(number), _instances(reader, number)
-        size = sum(record.payload_length for record in found)
-        table.add_row(str(number), str(len(found)), str(size), "yes" if segment.sealed else "no")
-    Console().print(table)
+    for reader in found:
+        table = Table("segment", "instances", "bytes", "sealed", title=f"spool {reader.id}")
+        for number in reader.segments():
+            segment, records = reader.segment(number), _instances(reader, number)
+            size = sum(record.payload_length for record in records)
+            table.add_row(str(number), str(len(records)), str(size), "yes" if segment.sealed else "no")
+        Console().print(table)
 
 
 @spool.command()
 @click.pass_obj
-def verify(reader: SpoolReader) -> None:
+def verify(found: list[SpoolReader]) -> None:
     """Read every instance and compare its checksum; exit status 1 if one differs."""
-    store, counted = SpoolStore.of(reader.folder), Counter[str]()
-    for number in track(reader.segments(), description="verifying"):
+    store, counted = SpoolStore.of(found[0].folder), Counter[str]()
+    segments = [(reader, number) for reader in found for number in reader.segments()]
+    for reader, number in track(segments, description="verifying"):
         for record in _instances(reader, number):
             counted[_state(store, reader, record)] += 1
     click.echo(", ".join(f"{count} {state}" for state, count in sorted(counted.items())) or "empty")
@@ -56,15 +57,17 @@ def verify(reader: SpoolReader) -> None:
 @click.argument("record", type=int)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.pass_obj
-def extract(reader: SpoolReader, segment: int, record: int, target: Path) -> None:
-    """Write the dataset of RECORD of SEGMENT, exactly as received (no file meta), to TARGET."""
+def extract(found: list[SpoolReader], segment: int, record: int, target: Path) -> None:
+    """Write the dataset of RECORD of SEGMENT, exactly as received (no file meta), to TARGET.
+
+    Of several receiver processes it is the first one's; for others say `--dir` with the number, as in `spool/2`.
+    """
+    reader = found[0]
     with told():
-        for found in _instances(reader, segment):
-            if found.number == record and isinstance(found.header, InstanceHeader):
-                target.write_bytes(SpoolStore.of(reader.folder).read(pointer_to(reader.id, found)))
-                click.echo(
-                    f"{found.payload_length} bytes, transfer syntax {found.header.transfer_syntax_uid}"
-                )
+        for one in _instances(reader, segment):
+            if one.number == record and isinstance(one.header, InstanceHeader):
+                target.write_bytes(SpoolStore.of(reader.folder).read(pointer_to(reader.id, one)))
+                click.echo(f"{one.payload_length} bytes, transfer syntax {one.header.transfer_syntax_uid}")
                 return
     fail(f"no record {record} in segment {segment}: `prodrome spool ls`")
 

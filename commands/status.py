@@ -22,7 +22,7 @@ from commands.wiring import opened, settings
 from infra.cassandra import Tables
 from infra.connections import kafka_of
 from infra.settings import Settings
-from infra.spool import SpoolReader
+from infra.spool import readers
 from infra.stack.lifecycle import status as programs
 from infra.stack.ports import recorded_addresses
 from schemas.topics import BY_NAME, TOPICS
@@ -106,8 +106,9 @@ def intakes(found: Settings, tables: Tables | None = None) -> dict[str, int]:
     """Return the balance of intakes, with what this machine's spool holds and has not relayed yet."""
     from consumers.ledger import balance
 
-    folder = Path(found.spool.path)
-    kept = SpoolReader(folder).instances() if folder.is_dir() else {}
+    kept: dict[tuple[str, int], int] = {}
+    for reader in readers(Path(found.spool.path)).values():
+        kept |= reader.instances()
     with opened(found.trusted) as own:
         return balance(tables or own, kept)
 

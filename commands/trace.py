@@ -24,7 +24,7 @@ from consumers.ledger import outcome_of, unsettled
 from consumers.vault import Vault
 from infra.cassandra import Tables
 from infra.settings import Settings, master_key
-from infra.spool import InstanceHeader, SpoolReader
+from infra.spool import InstanceHeader, readers
 from schemas.events import Intake
 from schemas.ids import valid_uid
 
@@ -70,8 +70,7 @@ class Tracing:
         self._project, self._trusted, self._clean = project, trusted, clean
         self._keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
         self._vault = Vault(trusted, master_key(found), found.deidentify.key_id)
-        folder = Path(found.spool.path)
-        self._reader = SpoolReader(folder) if folder.is_dir() else None
+        self._readers = readers(Path(found.spool.path))
 
     def of(self, what: str) -> list[str]:
         """Return the original UIDs of the studies that are meant."""
@@ -128,13 +127,10 @@ class Tracing:
             intake = Intake.parse(text).origin
         except ValueError:
             return None
-        if (
-            self._reader is None
-            or self._reader.id != intake.spool
-            or intake.segment not in self._reader.segments()
-        ):
+        reader = self._readers.get(intake.spool)
+        if reader is None or intake.segment not in reader.segments():
             return None
-        for record in self._reader.records(intake.segment):
+        for record in reader.records(intake.segment):
             if record.number == intake.record and isinstance(record.header, InstanceHeader):
                 mine = record.header.project == self._project
                 return record.header.study_instance_uid if mine else None
@@ -165,10 +161,11 @@ class Tracing:
         ]  # fmt: skip
 
     def _waiting(self) -> Iterator[tuple[Intake, InstanceHeader]]:
-        """What this machine's spool holds of the project and nobody has settled."""
-        for intake, header in unsettled(self._trusted, self._reader) if self._reader else ():
-            if header.project == self._project:
-                yield intake, header
+        """What this machine's spools hold of the project and nobody has settled."""
+        for reader in self._readers.values():
+            for intake, header in unsettled(self._trusted, reader):
+                if header.project == self._project:
+                    yield intake, header
 
 
 def _tree(traced: dict[str, Any]) -> Tree:

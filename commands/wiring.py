@@ -3,17 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from infra.cassandra import Tables
-from infra.clock import SystemClock
 from infra.connections import cassandra_of
 from infra.objects import Store
 from infra.settings import Settings, Zone, load
-from infra.spool import Spool, SpoolLimits
 from schemas.errors import ProdromeError
 
 
@@ -25,12 +22,6 @@ def tables_of(zone: Zone) -> Tables:
 def clean_store(settings: Settings) -> Store:
     """Return the store of clean objects."""
     return Store(settings.clean.store, "clean", settings.clean.tls_ca)
-
-
-def open_spool(found: Settings) -> Spool:
-    """Return the spool of this machine's receiver, recovered and ready to write."""
-    limits = SpoolLimits(segment_bytes=found.spool.segment_bytes, limit_bytes=found.spool.limit_bytes)
-    return Spool(Path(found.spool.path), limits, SystemClock())
 
 
 @contextmanager

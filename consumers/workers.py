@@ -10,13 +10,11 @@ If the whole role died, the journal says at the next start which job ran alone; 
 with their parent. This module does not know what a job does.
 """
 
-import ctypes
 import fcntl
 import itertools
 import json
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from infra import children
 from schemas.errors import BadMessage, SlowDown
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,6 @@ START_SECONDS: Final = 120.0
 CRASHES: Final = 3
 #: Jobs that go to a worker together: the way there and back costs about as much as half a small image.
 SHARE_JOBS: Final = 16
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Job(NamedTuple):
@@ -253,10 +251,7 @@ def _kill(pool: ProcessPoolExecutor) -> None:
 
 
 def _start(parent: int, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # died before we asked
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends us
+    children.end_with(parent)
     global _setup
     _setup = partial(setup, *arguments)
 

@@ -5,16 +5,20 @@
 3. `serve` answers `/metrics`, `/live` and `/ready` on loopback (or where the settings say), one endpoint a role.
 
 Labels are bounded: stages, reason words, model names, sources from the settings. Never a UID, an AE title
-as received, or anything else out of a dataset or a socket.
+as received, or anything else out of a dataset or a socket. Further processes of one role are told apart by
+the label ``process``, which the first one has not.
 """
 
 import functools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from threading import Thread
 from typing import Any, Final, Literal, NamedTuple
 from wsgiref.simple_server import WSGIServer
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.samples import Sample
 
 SECONDS: Final = (
     0.001,
@@ -134,13 +138,54 @@ def observe(name: str, value: float, **labels: str) -> None:
     _series(name, *labels.items()).observe(value)
 
 
+class _Samples(msgspec.Struct, array_like=True):
+    """What one metric of another process says."""
+
+    family: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+_beside: dict[str, list[_Samples]] = {}
+
+
+def snapshot() -> bytes:
+    """Return what this process has measured, for `put_beside` of another one."""
+    return msgspec.json.encode(
+        [
+            _Samples(f.name, [(s.name, s.labels, s.value) for s in f.samples])
+            for f in registry.collect()
+            if f.samples
+        ]
+    )
+
+
+def put_beside(process: str, said: bytes) -> None:
+    """Serve what another process of this role has measured, with the label ``process``, until it says more."""
+    _beside[process] = msgspec.json.decode(said, type=list[_Samples])
+
+
+class _Together:
+    """This process' metrics and those beside it, a family each."""
+
+    def collect(self) -> Iterator[Any]:
+        others: dict[str, list[Sample]] = defaultdict(list)
+        for process, families in list(_beside.items()):
+            for one in families:
+                others[one.family] += (
+                    Sample(name, {**labels, "process": process}, value) for name, labels, value in one.samples
+                )
+        for family in registry.collect():
+            family.samples += others[family.name]
+            yield family
+
+
 def serve(port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, Thread]:
     """Serve this process' metrics on `host`:`port` from a thread; port 0 takes a free one.
 
     ``/live`` answers as long as the process does, ``/ready`` with 503 until the role does its work: for whoever
     starts and stops processes. Every other path gives the metrics.
     """
-    server, thread = start_http_server(port, addr=host, registry=registry)
+    server, thread = start_http_server(port, addr=host, registry=_Together())
     server.set_app(_with_probes(server.get_app()))
     return server, thread
 

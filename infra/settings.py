@@ -79,6 +79,7 @@ class Receive:
     max_object_bytes: int = _setting(8 << 30, "Largest instance, bytes; larger ones are refused")
     idle_seconds: float = _setting(600.0, "An association silent for this long is ended; PACS hold some open")
     deny_sop_classes: tuple[str, ...] = _setting((), "SOP class UIDs that are refused with 0122")
+    processes: int = _setting(1, "Listener processes; 0 takes one a core")
     take_over: bool = _setting(True, "Read C-STORE here and not in pynetdicom; false is slower, and the same")
 
 

@@ -12,6 +12,7 @@ broker may have lost what it had confirmed.
 """
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,8 @@ CHUNK_RECORDS: Final = 256
 SLOW_SECONDS: Final = 1.0
 #: Segments are freed minutes after they settled; asking the ledger costs a query.
 FREE_SECONDS: Final = 10.0
+#: How often further spools are looked for, and what waits is counted.
+LOOK_SECONDS: Final = 2.0
 #: How many unrelayed records are counted for the metric: 100,000 take about half a second.
 COUNT_LIMIT: Final = 100_000
 
@@ -239,22 +242,32 @@ def relay(
     poll_seconds: float,
     pace_seconds: float = 0.0,
     large_bytes: int,
-    freeable: Callable[[], Iterable[int]] = tuple,
+    freeable: Callable[[str], Iterable[int]] = lambda _spool: (),
     paused: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait for the spool to exist, then relay until `stop` is set."""
+    """Relay the spool in `folder` and those of further processes in it, until `stop` is set.
+
+    Each has a thread: one that waits for its broker holds up no other. They are looked for again and again, as the
+    receiver may start here later, or anew with more processes. `freeable` is told the spool's id.
+    """
+    outboxes: dict[Path, Relay] = {}
+    threads: list[threading.Thread] = []
     while not stop.is_set():
-        try:
-            outbox = Relay(folder, publisher, large_bytes=large_bytes, freeable=freeable, paused=paused)
-        except FileNotFoundError:
-            stop.wait(SLOW_SECONDS)  # the receiver has not started here yet
-            continue
-        counter = threading.Thread(target=_count, args=(outbox, stop), daemon=True)
-        counter.start()
-        outbox.run(stop, poll_seconds, pace_seconds)
-
-
-def _count(outbox: Relay, stop: threading.Event) -> None:
-    # Apart from the relay's own loop, which stands still in `send` while the broker is away.
-    while not stop.wait(FREE_SECONDS / 2):
-        metrics.put("prodrome_relay_unrelayed_instances", outbox.unrelayed())
+        with contextlib.suppress(FileNotFoundError):  # the receiver has not started here yet
+            for spool in files.spools(folder):
+                if spool in outboxes:
+                    continue
+                may_free = functools.partial(freeable, files.read_identity(spool).spool)
+                outbox = Relay(spool, publisher, large_bytes=large_bytes, freeable=may_free, paused=paused)
+                outboxes[spool] = outbox
+                work = threading.Thread(target=outbox.run, args=(stop, poll_seconds, pace_seconds))
+                work.start()
+                threads.append(work)
+        if any(not thread.is_alive() for thread in threads):
+            stop.set()  # its error was logged; whoever started this process starts it anew
+            raise RuntimeError("a relay ended")
+        # Apart from the relays' own loops, which stand still in `send` while the broker is away.
+        metrics.put("prodrome_relay_unrelayed_instances", sum(one.unrelayed() for one in outboxes.values()))
+        stop.wait(LOOK_SECONDS)
+    for thread in threads:
+        thread.join()

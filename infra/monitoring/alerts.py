@@ -98,10 +98,10 @@ ALERTS: Final = (
 
 #: What is computed once and used by rules and panels: name -> query.
 RECORDED: Final = {
-    # bytes an hour that the spool has grown by in the last half hour; one that does not grow is never full
+    # of the spool that is full first; from the bytes that it has grown by in the last half hour; one that does not grow is never full
     "prodrome:spool_hours_to_full": (
-        "(max(prodrome_spool_limit_bytes) - max(prodrome_spool_used_bytes)) / 3600"
-        " / clamp_min(deriv(max(prodrome_spool_used_bytes)[30m:30s]), 1)"
+        "min((max by (spool) (prodrome_spool_limit_bytes) - max by (spool) (prodrome_spool_used_bytes)) / 3600"
+        " / clamp_min(deriv(max by (spool) (prodrome_spool_used_bytes)[30m:30s]), 1))"
     ),
     "prodrome:instances:rate5m": 'sum(rate(prodrome_stage_instances_total{stage="deidentify"}[5m]))',
     # every instance costs each program so many CPU seconds

@@ -9,7 +9,8 @@ and the dataset exactly as it came.
 3. `recovery` brings the folder into order after a kill or a power loss, before the writer starts.
 4. `watermark` tells other processes how far the spool is durable; `reader` reads up to there, by position
    for the relay and by pointer for everyone else, and frees segments.
-5. `server` and `client` are the same by pointer for other machines: ranges over HTTP.
+5. Further receiver processes have spools of their own inside the first one's folder: `readers` gives all.
+6. `server` and `client` are the same by pointer for other machines: ranges over HTTP.
 
 It knows nothing of DICOM beyond the names in a record's header, and nothing of Kafka.
 """
@@ -21,7 +22,7 @@ from infra.spool.format import (
     Kind,
     SealedHeader,
 )
-from infra.spool.reader import SegmentFreed, SpoolReader, SpoolStore, UnknownSpool, pointer_to
+from infra.spool.reader import SegmentFreed, SpoolReader, SpoolStore, UnknownSpool, pointer_to, readers
 from infra.spool.scan import Record
 from infra.spool.space import SpoolLimits
 from infra.spool.writer import LargeInstance, Spool, Stored
@@ -42,4 +43,5 @@ __all__ = [
     "Stored",
     "UnknownSpool",
     "pointer_to",
+    "readers",
 ]

@@ -1,10 +1,12 @@
-"""Whether a door is to take no new associations: a file in its spool, the one thing that both sides share.
+"""Whether a door is to take no new associations: a file in its spools, the one thing that both sides share.
 
 The receiver needs no Kafka and no Cassandra, so an operator tells it through the spool's folder.
 """
 
 from pathlib import Path
 from typing import Final
+
+from infra.spool import files
 
 NAME: Final = "draining"
 
@@ -22,7 +24,8 @@ def set_draining(folder: Path, on: bool) -> None:
     FileNotFoundError
         There is no such spool on this machine.
     """
-    if on:
-        (folder / NAME).touch(mode=0o600)
-    else:
-        (folder / NAME).unlink(missing_ok=True)
+    for spool in files.spools(folder):
+        if on:
+            (spool / NAME).touch(mode=0o600)
+        else:
+            (spool / NAME).unlink(missing_ok=True)

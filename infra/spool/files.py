@@ -9,6 +9,7 @@
     <spool>/<random>.part        a large instance while it arrives; swept at start
     <spool>/000000000003.free    a freed segment whose file is written again (`recycling`)
     <spool>/000000000007.damaged a segment whose header is unreadable: kept for a person
+    <spool>/2, 3...              the spools of further receiver processes: whole ones, each with its writer
 """
 
 import fcntl
@@ -72,6 +73,23 @@ def used_bytes(folder: Path) -> int:
 def read_identity(folder: Path) -> Identity:
     """Return the identity of the spool in `folder`; FileNotFoundError where there is none yet."""
     return msgspec.json.decode((folder / "spool.json").read_bytes(), type=Identity)
+
+
+def spools(folder: Path) -> list[Path]:
+    """Return the spool in `folder` and those of further processes in it; FileNotFoundError where there is none."""
+    read_identity(folder)
+    with os.scandir(folder) as entries:
+        further = sorted(int(entry.name) for entry in entries if entry.name.isdigit())
+    return [folder, *(path for path in (process_folder(folder, n) for n in further) if _is_spool(path))]
+
+
+def process_folder(folder: Path, number: int) -> Path:
+    """Return where a receiver process, 1 the first, has its spool."""
+    return folder if number == 1 else folder / str(number)
+
+
+def _is_spool(folder: Path) -> bool:
+    return (folder / "spool.json").exists()
 
 
 def make_spool(folder: Path) -> Identity:

@@ -166,6 +166,15 @@ class SpoolReader:
         return True
 
 
+def readers(folder: Path) -> dict[str, SpoolReader]:
+    """Return readers of the spool in `folder` and of those in it, by spool id; none where no writer has come yet."""
+    try:
+        found = [SpoolReader(path) for path in files.spools(folder)]
+    except FileNotFoundError:
+        return {}
+    return {reader.id: reader for reader in found}
+
+
 def read_range(folder: Path, number: int, offset: int, length: int) -> Iterator[bytes]:
     """Yield a range of a segment in blocks; raise `SegmentFreed` where the segment is gone."""
     with _Opened(folder, number) as (descriptor, _):
@@ -193,8 +202,9 @@ class SpoolStore:
 
     @classmethod
     def of(cls, *folders: Path, remote: Remote | None = None) -> "SpoolStore":
-        """Return a store of spools on this machine, by their own ids."""
-        return cls({files.read_identity(folder).spool: folder for folder in folders}, remote)
+        """Return a store of spools on this machine and those of further processes in them, by their own ids."""
+        found = (spool for folder in folders for spool in files.spools(folder))
+        return cls({files.read_identity(spool).spool: spool for spool in found}, remote)
 
     def read(self, pointer: Pointer) -> bytes:
         """Return the bytes of a pointer, verified.

@@ -1,4 +1,4 @@
-"""Raw bytes for who cannot see the folder: ranges of one spool over HTTP/1.1, to who has a token.
+"""Raw bytes for who cannot see the folder: ranges of a folder's spools over HTTP/1.1, to who has a token.
 
 ::
 
@@ -32,7 +32,7 @@ from infra import metrics
 from infra.plaintext import refuse_plaintext
 from infra.secret_files import read_tokens
 from infra.settings import Reader
-from infra.spool.reader import NotDurable, OutOfRange, SegmentFreed, SpoolReader, read_range
+from infra.spool.reader import NotDurable, OutOfRange, SegmentFreed, SpoolReader, read_range, readers
 from schemas.errors import SettingsError
 
 _log = logging.getLogger(__name__)
@@ -69,14 +69,14 @@ class Request(NamedTuple):
 
 
 class RangeServer:
-    """The server of one spool; `port` is where it listens.
+    """The server of the spools in a folder; `port` is where it listens.
 
     Parameters
     ----------
     settings : Reader
         Address, tokens, TLS, limits.
     folder : Path
-        The spool; while it is not there yet, the answer is "come again".
+        The spool, and those of further processes in it; while none is there yet, the answer is "come again".
     """
 
     def __init__(self, settings: Reader, folder: Path) -> None:
@@ -88,7 +88,7 @@ class RangeServer:
                 "PRODROME_READER_TLS_CERT, or PRODROME_READER_ALLOW_PLAINTEXT=true",
             )
         self._settings, self._folder = settings, folder
-        self._spool: SpoolReader | None = None
+        self._spools: dict[str, SpoolReader] = {}
         self._open = 0
         self._peers: set[asyncio.WriteTransport] = set()
         self._tokens: Sequence[bytes] = ()
@@ -168,11 +168,15 @@ class RangeServer:
         asked = _RANGE.fullmatch(request.range)
         first, last = (int(asked[2]), int(asked[3])) if asked else (0, -1)
         try:
-            self._spool = self._spool or SpoolReader(self._folder)
-            if request.spool != self._spool.id:
+            if request.spool not in self._spools:
+                self._spools = readers(self._folder)
+            if not self._spools:
+                return await _answer(writer, HTTPStatus.SERVICE_UNAVAILABLE)
+            spool = self._spools.get(request.spool)
+            if spool is None:
                 return await _answer(writer, HTTPStatus.NOT_FOUND)
-            self._spool.check_range(request.segment, first, last - first + 1)
-            blocks = read_range(self._folder, request.segment, first, last - first + 1)
+            spool.check_range(request.segment, first, last - first + 1)
+            blocks = read_range(spool.folder, request.segment, first, last - first + 1)
             blocks = chain(
                 [next(blocks)], blocks
             )  # it is open now: freed from here on, it is read to its end

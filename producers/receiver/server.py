@@ -8,9 +8,11 @@ of its log lines; so a process that serves does nothing else with it.
 """
 
 import contextlib
+import functools
 import logging
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -33,6 +35,7 @@ from producers.receiver.admission import Caller, Session, identify, transient
 from producers.receiver.intake import Budget, Intake
 from producers.receiver.negotiation import TRANSFER_SYNTAX_ORDER, by_preference
 from producers.receiver.plain import NO_UID, MessageFile, response
+from producers.receiver.slots import Slots
 from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CALLER, Answer, Rejection
 from producers.receiver.store import StoreRequest, store
 from producers.receiver.strangers import Strangers
@@ -50,6 +53,8 @@ ACSE_SECONDS: Final = 10.0
 #: A store in flight at stop: 20 s, so that the role has left within the 30 s that supervisors give.
 STOP_SECONDS: Final = 20.0
 _TICK_SECONDS: Final = 1.0
+#: How long a process leaves a connection to one that has fewer.
+_YIELD_SECONDS: Final = 0.002
 
 
 def serve(
@@ -60,6 +65,9 @@ def serve(
     *,
     ready: Callable[[int], None] | None = None,
     clock: Clock | None = None,
+    listening: socket.socket | None = None,
+    slots: Slots | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Receive until `stop` is set; returns when every association has ended.
 
@@ -77,6 +85,12 @@ def serve(
         Called with the port once the socket listens.
     clock : Clock
         For times of receipt.
+    listening : socket, optional
+        What `listen` returned; stays the caller's to close.
+    slots : Slots, optional
+        Shared with other processes that accept on that socket.
+    tick : callable
+        Called about once a second.
 
     Raises
     ------
@@ -84,32 +98,56 @@ def serve(
         The address is not loopback and plain text there was not allowed; or a certificate cannot be read.
     """
     tls = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_ca) if settings.tls_cert else None
-    if tls is None:
+    with contextlib.ExitStack() as closing:
+        if listening is None:
+            listening = closing.enter_context(contextlib.closing(listen(settings)))
+        if slots is None:
+            slots = Slots(spool.folder, sources)
+        closing.callback(slots.close)
+        _configure_library()
+        door = Door(settings, sources, spool, slots, clock or SystemClock())
+        server = _Server.start(door, settings, tls, listening)
+        if ready is not None:
+            ready(server.server_address[1])
+        _log.info("listening on port %d", server.server_address[1])
+        while not stop.wait(_TICK_SECONDS):
+            door.tick()
+            tick()
+        _log.info("stopping")
+        door.stopping = True
+        server.shutdown()
+        door.end_associations()
+
+
+def listen(settings: Receive) -> socket.socket:
+    """Return the socket that listens; one that several processes may accept on.
+
+    Raises
+    ------
+    SettingsError
+        The address is not loopback, there is no certificate, and plain text there was not allowed.
+    """
+    if not settings.tls_cert:
         refuse_plaintext(
             settings.host,
             settings.allow_plaintext,
             "PRODROME_RECEIVE_HOST",
             "PRODROME_RECEIVE_TLS_CERT, or PRODROME_RECEIVE_ALLOW_PLAINTEXT=true",
         )
-    _configure_library()
-    door = Door(settings, sources, spool, clock or SystemClock())
-    server = _Server.start(door, settings, tls)
-    if ready is not None:
-        ready(server.server_address[1])
-    _log.info("listening on port %d", server.server_address[1])
-    while not stop.wait(_TICK_SECONDS):
-        door.tick()
-    _log.info("stopping")
-    door.stopping = True
-    server.shutdown()
-    door.end_associations()
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.create_server((settings.host, settings.port), family=family, backlog=128)
+    listening.setblocking(False)  # who comes second to a connection goes on
+    return listening
 
 
 class Door:
     """The handlers of one listener, and the table of its admitted associations."""
 
-    def __init__(self, settings: Receive, sources: Sequence[Source], spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, settings: Receive, sources: Sequence[Source], spool: Spool, slots: Slots, clock: Clock
+    ) -> None:
         self.stopping = False
+        self.slots = slots
         self._settings, self._sources, self._spool, self._clock = settings, sources, spool, clock
         self._deny = frozenset(settings.deny_sop_classes)
         self._budget = Budget()
@@ -136,6 +174,7 @@ class Door:
                 self._close(assoc, "aborted")
         self._spool.tick()
         metrics.put("prodrome_receive_strangers", self._strangers.sweep())
+        self._count_open()
         metrics.put("prodrome_receive_slots", self._settings.max_associations)
         metrics.put("prodrome_spool_used_ratio", self._spool.ratio())
         metrics.put("prodrome_receive_draining", int(draining(self._spool.folder)))
@@ -157,6 +196,7 @@ class Door:
 
     def _on_connection(self, event: Any) -> None:
         self._strangers.add(event.assoc)
+        self._count_open()
         guard.bound_connection(event.assoc)
         guard.bound_messages(
             event.assoc,
@@ -191,14 +231,14 @@ class Door:
             self._count_refusal("", source.reason)
             return source
         session = Session(caller=caller, source=source)
-        with self._lock:
+        with self._lock, self.slots.locked():
             later = LOCAL_LIMIT if self.stopping else self._later(source)
             if later is not None:
                 self._count_refusal(source.name, later.reason)
                 return later
             self._sessions[assoc] = session
+            self._count_open()
         _prefer_syntaxes(request, source)
-        self._count_open(source)
         _log.info("association %s: open, source %s", session.association, source.name)
         return None
 
@@ -206,7 +246,7 @@ class Door:
         return transient(
             source,
             self._sources,
-            open_associations=Counter(session.source.name for session in self._sessions.values()),
+            open_associations=self.slots.associations(),
             max_associations=self._settings.max_associations,
             spool_ratio=self._spool.ratio(),
             refuse_ratio=self._spool.limits.refuse_ratio,
@@ -247,9 +287,11 @@ class Door:
     def _count_refusal(self, source: str, reason: str) -> None:
         metrics.inc("prodrome_receive_refused_total", reason=reason, source=source)
 
-    def _count_open(self, source: Source) -> None:
-        count = sum(session.source is source for session in list(self._sessions.values()))
-        metrics.put("prodrome_receive_associations", count, source=source.name)
+    def _count_open(self) -> None:
+        counted = Counter(session.source.name for session in list(self._sessions.values()))
+        self.slots.put(len(self._strangers) + counted.total(), counted)
+        for source in self._sources:
+            metrics.put("prodrome_receive_associations", counted[source.name], source=source.name)
 
     def _on_message(self, event: Any) -> None:
         # A request that lacks what PS3.7 demands would be dropped without an answer: complete it, so that
@@ -289,12 +331,12 @@ class Door:
         self._strangers.discard(assoc)
         with self._lock:
             session = self._sessions.pop(assoc, None)
+            self._count_open()
         if session is None:
             return
         message = assoc.dimse.message
         if message is not None and isinstance(message.data_set, MessageFile):
             message.data_set.close()  # half a dataset: its file and its memory go now
-        self._count_open(session.source)
         _log.info("association %s: %s, %d stored", session.association, cause, session.ordinal)
         with contextlib.suppress(Refused):  # the marker only makes closing a study faster
             self._spool.close_association(session.association, cause)
@@ -303,18 +345,41 @@ class Door:
 class _Server(ThreadedAssociationServer):  # type: ignore[misc]
     """pynetdicom's server with a backlog for a department's morning."""
 
-    request_queue_size = 128
     daemon_threads = True
-    tls: ServerTls | None = None
+
+    def __init__(
+        self, door: Door, tls: ServerTls | None, listening: socket.socket, *args: Any, **kwargs: Any
+    ):
+        self.door, self.tls, self._listening = door, tls, listening
+        super().__init__(*args, **kwargs)
+
+    def server_bind(self) -> None:
+        """Take the socket that listens already."""
+        self.socket.close()
+        self.socket: socket.socket = self._listening
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """Nothing is left to do."""
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; a handshake would hold up whoever comes next, so it is not made here."""
+        """Accept; a handshake would hold up whoever comes next, so it is not made here.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process has accepted it.
+        """
+        if self.door.slots.busiest():
+            time.sleep(_YIELD_SECONDS)
         sock, address = self.socket.accept()
         return (self.tls.wrap(sock) if self.tls else sock), address
 
     @classmethod
-    def start(cls, door: Door, settings: Receive, tls: ServerTls | None) -> "_Server":
-        """Listen, and accept in a thread of its own."""
+    def start(
+        cls, door: Door, settings: Receive, tls: ServerTls | None, listening: socket.socket
+    ) -> "_Server":
+        """Accept in a thread of its own."""
         ae = AE(ae_title=settings.ae_title)
         ae.add_supported_context(Verification)
         # A directory is no storage class to pynetdicom; it is kept, and quarantined later, like all else.
@@ -324,9 +389,9 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]
         ae.network_timeout = settings.idle_seconds
         # Ours is counted over admitted associations; pynetdicom's would count silent strangers too.
         ae.maximum_associations = 1 << 20
+        make = functools.partial(cls, door, tls, listening)
         address = (settings.host, settings.port)
-        server: _Server = ae.make_server(address, evt_handlers=door.handlers(), server_class=cls)
-        server.tls = tls
+        server: _Server = ae.make_server(address, evt_handlers=door.handlers(), server_class=make)
         ae._servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         return server

@@ -30,6 +30,9 @@ class Strangers:
         if gone is not None:
             _end(gone)
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def discard(self, assoc: Any) -> None:
         """It has said who it is, or is gone."""
         with self._lock:

@@ -1,6 +1,7 @@
 """A receiver in a thread of this process, and what is sent to it."""
 
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -61,6 +62,12 @@ def store_one(door: Door, one: Item, way: Destination | None = None, **titles: s
     status = association.store(one)
     association.release()
     return status
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def eventually(check: Callable[[], bool], seconds: float = 15.0) -> bool:

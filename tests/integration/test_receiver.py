@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doors import CT, EXPLICIT, Door, dataset, eventually, item, store_one, stored
+from doors import CT, EXPLICIT, Door, dataset, eventually, free_port, item, store_one, stored
 
 from infra.settings import Receive
 from infra.spool import (
@@ -72,7 +72,7 @@ def test_shared_files_are_kept_byte_for_byte(open_door: Callable[..., Door]) -> 
 
 def test_alone(tmp_path: Path) -> None:
     """The command with a port, a folder and a title, and nothing else that runs: kept after `kill -9`."""
-    folder, port = tmp_path / "spool", _free_port()
+    folder, port = tmp_path / "spool", free_port()
     command = [
         sys.executable,
         "-m",
@@ -423,7 +423,6 @@ _PROCESS = """
 import signal, sys, threading
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from doors import CT, EXPLICIT, Door, dataset, eventually, item, store_one, stored
 
 from infra.settings import Receive
 from infra.spool import Spool
@@ -449,14 +448,9 @@ def _process(folder: Path, port: int, *extra: str, under: tuple[str, ...] = ()) 
     return process
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """The receiver is killed three times while four associations send: every acknowledged instance is there."""
-    files, folder, port = tmp_path / "files", tmp_path / "spool", _free_port()
+    files, folder, port = tmp_path / "files", tmp_path / "spool", free_port()
     files.mkdir()
     data = {f"1.2.{n}": dataset(f"1.2.{n}", 5_000 + n) for n in range(280)}
     paths = [item(files, uid, one).path for uid, one in data.items()]
@@ -489,7 +483,7 @@ def test_each_response_follows_the_sync_that_covers_it(tmp_path: Path, build: st
     paths = [item(files, f"1.2.{n}", dataset(f"1.2.{n}")).path for n in range(50)]
     calls = "trace=fdatasync,fsync,pwritev,pwritev2,sendto"
     under = ("strace", "-f", "-qq", "-y", "-s", "8", "-e", calls, "-o", str(trace))
-    port = _free_port()
+    port = free_port()
     process = _process(tmp_path / "spool", port, build, under=under)
     results = list(send(paths, Destination(host="127.0.0.1", port=port)))
     os.kill(_child_of(process.pid), signal.SIGTERM)
