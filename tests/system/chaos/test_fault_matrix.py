@@ -106,6 +106,7 @@ def test_f6_the_broker_is_killed_and_away(trial: Trial, chance: random.Random, s
     assert set(during) == {0}
 
 
+@pytest.mark.skipif(not LONG, reason="stalls Cassandra, a minute: make chaos")
 def test_f10_cassandra_is_slow_and_away(trial: Trial, chance: random.Random, scaled: Scaled) -> None:
     """Receiving goes on; the stages wait, keep their membership, end nothing and write no dead letter."""
     house = trial.house

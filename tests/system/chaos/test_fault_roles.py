@@ -53,6 +53,7 @@ class Clock:
         return {"CHAOS_CLOCK": str(self._path)}
 
 
+@pytest.mark.skipif(not LONG, reason="restarts what keeps time, a minute: make chaos")
 def test_f13_clocks_are_off_and_jump(trial: Trial, tmp_path: Path, scaled: Scaled) -> None:
     """Roles an hour ahead and behind, whose clocks jump, then the right ones again: no row loses to an older one."""
     roles = ("relay", "deidentify", "catalog", "ledger", "score")
