@@ -449,11 +449,12 @@ def read(
     try:
         try:
             parts = list(consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic].partitions)
+            bounds = {
+                p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS)
+                for p in parts
+            }
         except KafkaException as error:
             raise SlowDown(f"Kafka at {connection.servers} does not answer: {error.args[0].name()}") from None
-        bounds = {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS) for p in parts
-        }
         starts = {p: low if from_start else high for p, (low, high) in bounds.items()}
         consumer.assign([TopicPartition(topic, p, offset) for p, offset in starts.items()])
         waiting = {p for p, (_, high) in bounds.items() if starts[p] < high}

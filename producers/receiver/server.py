@@ -48,10 +48,14 @@ from schemas.sources import Source
 _log = logging.getLogger(__name__)
 
 MAX_PDU_BYTES: Final = 128 << 10
+#: Connections that wait to be accepted: a flood must not cost a sender its first SYN, which is sent again after 1 s.
+BACKLOG: Final = 1024
 #: A stranger has this long to say who it is.
 ACSE_SECONDS: Final = 10.0
 #: A store in flight at stop: 20 s, so that the role has left within the 30 s that supervisors give.
 STOP_SECONDS: Final = 20.0
+#: For aborts to be sent; they need a look of each association's thread.
+ABORT_SECONDS: Final = 2.0
 _TICK_SECONDS: Final = 1.0
 #: How long a process leaves a connection to one that has fewer.
 _YIELD_SECONDS: Final = 0.002
@@ -135,7 +139,7 @@ def listen(settings: Receive) -> socket.socket:
             "PRODROME_RECEIVE_TLS_CERT, or PRODROME_RECEIVE_ALLOW_PLAINTEXT=true",
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.create_server((settings.host, settings.port), family=family, backlog=128)
+    listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     listening.setblocking(False)  # who comes second to a connection goes on
     return listening
 
@@ -184,12 +188,14 @@ class Door:
         deadline = self._clock.monotonic() + STOP_SECONDS
         while self._sessions:
             late = self._clock.monotonic() > deadline
+            until = self._clock.monotonic() + ABORT_SECONDS
             idle = [assoc for assoc, session in list(self._sessions.items()) if late or not session.busy]
-            enders = [threading.Thread(target=assoc.abort) for assoc in idle]
+            # An abort waits for the association's threads, which a peer may hold up for a while: this does not.
+            enders = [threading.Thread(target=assoc.abort, daemon=True) for assoc in idle]
             for ender in enders:
                 ender.start()
             for ender in enders:
-                ender.join()
+                ender.join(max(0.0, until - self._clock.monotonic()))
             for assoc in idle:
                 self._close(assoc, "aborted")
             self._clock.sleep(0.02)  # a store in flight ends within a few syncs

@@ -1,7 +1,7 @@
 """The order of system calls: was each instance durable before it was answered? A kill cannot show that.
 
 `kill -9` leaves what was written in the kernel's cache, so a skipped sync loses nothing then. Here the calls
-themselves are the evidence (`strace -f -y`): for each response, by its SOP Instance UID,
+themselves are the evidence (`strace -f -y`): for each response that takes responsibility, by its SOP Instance UID,
 
 1. a sync of the segment's file began behind the record's write and ended before the response;
 2. a sync of the folder began behind the making of that file and ended before the response.
@@ -21,6 +21,8 @@ _RESUMED: Final = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
 _WHOLE: Final = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _HEADER_UID: Final = re.compile(r'\\"sop_instance_uid\\":\\"([0-9.]+)\\"')
 _RESPONSE_UID: Final = re.compile(r"(2\.25\.\d+)")
+#: (0000,0900) as strace shows it: 2 bytes, of which the second says A7.
+_REFUSED: Final = re.compile(r"\\0\\0\\t\\2\\0\\0\\0\\0\\247")
 _FILE: Final = re.compile(r"<([^<>]*\.seg)>")
 _FOLDER: Final = re.compile(r"^\d+<([^<>]*)>")
 
@@ -61,7 +63,7 @@ def uncovered(lines: Iterable[str]) -> tuple[int, list[str]]:
         elif call.name in ("fdatasync", "fsync") and call.text.endswith("= 0"):
             if place := _FOLDER.match(call.text):
                 syncs.setdefault(place[1], []).append(call)
-        elif call.name == "sendto":
+        elif call.name == "sendto" and not _REFUSED.search(call.text):
             for uid in _RESPONSE_UID.findall(call.text):
                 answered += 1
                 early += list(_missing(uid, call.began, written, made, syncs))

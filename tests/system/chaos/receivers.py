@@ -67,10 +67,10 @@ class Receiver:
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGABRT)  # its log says then where each thread is
             self.process.wait(60)
             if not self._broken:  # how a build that is broken on purpose ends is nobody's concern
-                raise
+                raise AssertionError(self._log.read_text()) from None
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self._log.read_text()
