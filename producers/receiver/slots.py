@@ -5,6 +5,7 @@ process writes its own row and reads all. Who admits holds the file's lock meanw
 kernel gives it back when a process dies. The file says nothing after a restart: each process begins with an empty row.
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -57,7 +58,8 @@ class Slots:
         """Write this process' row."""
         counts = (connections, *(associations.get(name, 0) for name in self._names))
         row = b"".join(map(_COUNT.pack, counts))
-        self._map[self._own * self._width : (self._own + 1) * self._width] = row
+        with contextlib.suppress(ValueError):  # closed: the receiver stops, and somebody leaves behind it
+            self._map[self._own * self._width : (self._own + 1) * self._width] = row
 
     def associations(self) -> dict[str, int]:
         """Return the open associations of all processes, by source."""
