@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-receive chaos chaos-receive peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench bench-receive chaos chaos-receive fuzz peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -43,6 +43,9 @@ chaos: setup java-17 ## Break everything in turn under load, full counts: hours;
 chaos-receive: setup ## The same for the door alone, an hour and a half; SCALE=0.1 for a tenth
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos/test_fault_door.py \
 		tests/system/chaos/test_sync_order.py
+
+fuzz: setup ## The PDU path under streams that nobody would send, an hour; SECONDS=60 for less
+	PRODROME_FUZZ_SECONDS=$(or $(SECONDS),3600) $(BIN)/pytest -rP --timeout=0 tests/unit/receiver/test_fuzz.py
 
 peers: ## Install what tests talk to or work with (Debian, as root): dcmtk, dicom3tools, prometheus, strace
 	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null \

@@ -95,9 +95,9 @@ def bound_messages(assoc: Any, new_intake: Callable[[], BytesIO], refused: Calla
             if dimse.message.encoded_command_set.tell() > MAX_COMMAND_BYTES:
                 raise Refused("local_limit")
             receive(primitive)
-        except Refused as error:
+        except Exception as error:  # the limit, or whatever a hostile command does to its decoder
             dimse.message = None
-            refused(error.reason)
+            refused(error.reason if isinstance(error, Refused) else "local_limit")
             assoc.dul.event_queue.put("Evt19")  # invalid PDU: the state machine aborts the association
 
     dimse.receive_primitive = receive_primitive

@@ -15,6 +15,7 @@ The names used are private to pynetdicom, which is pinned: `fits` says whether t
 """
 
 import functools
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
@@ -34,6 +35,8 @@ from producers.receiver.waiting import LOOK_SECONDS
 from schemas.dicom_reader import FIRST_BYTES
 from schemas.errors import Refused
 from schemas.ids import valid_uid
+
+_log = logging.getLogger(__name__)
 
 #: A whole message: so much, and the time that a line of 64 kbit/s takes.
 MESSAGE_SECONDS: Final = 60.0
@@ -136,6 +139,9 @@ class _Established:
             return self._event(_INVALID)
         except (OSError, AttributeError):  # pynetdicom sets its socket to None when it closes it
             return self._event(_CLOSED)
+        except Exception as error:  # a provider's thread that dies takes its association's slot with it
+            _log.error("an association failed: %s", type(error).__name__)
+            return self._event(_INVALID)
 
     def _check_time(self) -> None:
         if self._arriving or self._command or self._passing:
