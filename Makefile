@@ -23,7 +23,7 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 	$(BIN)/prodrome demo
 
 test: setup java-17 check ## Check, then all tests, with real Kafka and Cassandra
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=20
 
 check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/ruff format --check .

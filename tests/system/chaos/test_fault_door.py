@@ -86,7 +86,7 @@ def endless(folder: Path, seed: str, count: int = 400) -> Iterator[Path]:
     return itertools.cycle(write_small(folder, seed, count))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2] if LONG else [2])
 def test_f1_the_listener_is_killed(
     tmp_path: Path, chance: random.Random, scaled: Scaled, processes: int
 ) -> None:
@@ -207,7 +207,7 @@ def test_f19_the_network_fails(tmp_path: Path, chance: random.Random, scaled: Sc
     assert len({one.uid for one in kept(home)}) == count
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2] if LONG else [2])
 def test_f20_it_stops_under_load(
     tmp_path: Path, chance: random.Random, scaled: Scaled, processes: int
 ) -> None:
