@@ -7,6 +7,7 @@ import pytest
 
 from infra.clock import ManualClock
 from infra.control import LOOK_SECONDS, Paused
+from infra.spool import files
 from infra.spool.drain import draining, set_draining
 from schemas.errors import SlowDown
 
@@ -66,9 +67,12 @@ def test_the_last_word_stands_while_cassandra_is_away(rows: Rows, word: bool) ->
 
 
 def test_a_drain_is_told_through_the_spool(tmp_path: Any) -> None:
-    """Telling twice is telling once, and a folder that is not there is an error."""
+    """Telling twice is telling once, further processes hear it, and a spool that is not there is an error."""
+    further = files.process_folder(tmp_path, 2)
+    files.make_spool(tmp_path)
+    files.make_spool(further)
     for on in (True, True, False, False):
         set_draining(tmp_path, on)
-        assert draining(tmp_path) == on
+        assert draining(tmp_path) == draining(further) == on
     with pytest.raises(FileNotFoundError):
         set_draining(tmp_path / "none", on=True)
