@@ -65,7 +65,7 @@ class Receiver:
             pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
         os.kill(pid, number)
         try:
-            self.process.wait(60)
+            self.process.wait(5 if self._broken else 60)
         except subprocess.TimeoutExpired:
             os.kill(pid, signal.SIGABRT)  # its log says then where each thread is
             self.process.wait(60)
