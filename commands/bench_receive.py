@@ -106,7 +106,7 @@ def _load(receiver: Receiver, size: str, associations: int, repeat: int) -> Load
     return Load(
         seed=f"{receiver.name} {repeat}",
         instances=max(instances, associations),
-        associations=associations,
+        associations=min(associations, receiver.most_associations),
         side=SIDES[size],
     )
 

@@ -35,12 +35,13 @@ FREE_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Receiver:
-    """How one is started: ``{port}`` and ``{folder}`` are filled in."""
+    """How one is started: ``{port}`` and ``{folder}`` are filled in; and how many associations it takes at once."""
 
     name: str
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
     ours: bool = False
+    most_associations: int = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ def receivers(folder: Path) -> Iterator[Receiver]:
         name="prodrome, synced", command=receive, environment=(("PRODROME_HOME", "{folder}"),), ours=True
     )
     stock = (sys.executable, "-m", "pynetdicom", "storescp", "{port}", "-od", "{folder}", "-q")
-    yield Receiver(name="pynetdicom storescp", command=stock)
+    # It takes ten at once, and has no option for more: beside a larger load it is given those.
+    yield Receiver(name="pynetdicom storescp", command=stock, most_associations=10)
     storescp = shutil.which("storescp")
     if storescp is None:
         return
