@@ -61,8 +61,8 @@ def receivers(folder: Path) -> Iterator[Receiver]:
         name="prodrome, synced", command=receive, environment=(("PRODROME_HOME", "{folder}"),), ours=True
     )
     stock = (sys.executable, "-m", "pynetdicom", "storescp", "{port}", "-od", "{folder}", "-q")
-    # It takes ten at once, and has no option for more: beside a larger load it is given those.
-    yield Receiver(name="pynetdicom storescp", command=stock, most_associations=10)
+    # It takes ten at once, those that are ending among them, and has no option for more.
+    yield Receiver(name="pynetdicom storescp", command=stock, most_associations=8)
     storescp = shutil.which("storescp")
     if storescp is None:
         return
