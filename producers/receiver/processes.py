@@ -152,7 +152,6 @@ def _spool(found: Settings, number: int, count: int) -> Spool:
 
 def _seal_spools(found: Settings, folder: Path, count: int) -> None:
     """Bring spools of processes that there are no more into order, so that they are relayed and freed to their end."""
-    for spool in files.spools(folder)[count:]:
-        number = int(spool.name)
-        if number > count:
+    for spool in files.spools(folder)[1:]:
+        if (number := int(spool.name)) > count:
             _spool(found, number, count).close()

@@ -178,7 +178,8 @@ class Door:
                 self._close(assoc, "aborted")
         self._spool.tick()
         metrics.put("prodrome_receive_strangers", self._strangers.sweep())
-        self._count_open()
+        with self._lock:
+            self._count_open()
         metrics.put("prodrome_receive_slots", self._settings.max_associations)
         metrics.put("prodrome_spool_used_ratio", self._spool.ratio())
         metrics.put("prodrome_receive_draining", int(draining(self._spool.folder)))
@@ -202,7 +203,8 @@ class Door:
 
     def _on_connection(self, event: Any) -> None:
         self._strangers.add(event.assoc)
-        self._count_open()
+        with self._lock:
+            self._count_open()
         guard.bound_connection(event.assoc)
         guard.bound_messages(
             event.assoc,
@@ -219,6 +221,7 @@ class Door:
         except Exception as error:
             _log.error("association request failed: %s", type(error).__name__)
             rejection = UNKNOWN_CALLER
+            self._count_refusal("", rejection.reason)
         if rejection is not None:
             event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             event.assoc.kill()
@@ -294,6 +297,7 @@ class Door:
         metrics.inc("prodrome_receive_refused_total", reason=reason, source=source)
 
     def _count_open(self) -> None:
+        # Under the lock: a row that was counted before an admission must not be written behind it.
         counted = Counter(session.source.name for session in list(self._sessions.values()))
         self.slots.put(len(self._strangers) + counted.total(), counted)
         for source in self._sources:
