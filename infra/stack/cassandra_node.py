@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -79,6 +80,8 @@ _MODULES: Final = (
     "-Djdk.attach.allowAttachSelf=true",
     "-Dio.netty.tryReflectionSetAccessible=true",
 )
+
+_START: Final = Path(__file__).parent / "cassandra_start.py"
 
 #: What does not depend on a place or an address.
 _FIXED: Final[dict[str, Any]] = {
@@ -246,6 +249,7 @@ def program(layout: Layout, java: Path, host: str, configuration: Path | None = 
         "jna.tmpdir": folder / "tmp",
     }
     command = (
+        *(sys.executable, "-I", "-S", str(_START), str(folder / "data" / "commitlog")),
         *(str(java), f"-javaagent:{agents[0]}", *_MEMORY, *_MODULES, *_FAST_START),
         f"-XX:ErrorFile={layout.log(node_name('cassandra', host))}.crash",
         *(_ALONE if layout.nodes == 1 or configuration else _TOGETHER),
