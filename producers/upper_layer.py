@@ -5,7 +5,7 @@ dataset: what goes in comes out on the wire.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from schemas.errors import ProdromeError
@@ -141,7 +141,7 @@ def store_response_command(
 
 def parse_store_command(command: bytes) -> StoreCommand | None:
     """Return what a C-STORE-RQ with a dataset says; None for any other command set, whatever its bytes."""
-    found = dict(_elements(command))
+    found = _elements(command)
     if found.get(0x0100) != _STORE_FIELD or found.get(0x0800, _NO_DATASET) == _NO_DATASET:
         return None
     if len(found.get(0x0110, b"")) != 2:
@@ -153,7 +153,7 @@ def parse_store_command(command: bytes) -> StoreCommand | None:
 
 def has_dataset(command: bytes) -> bool:
     """Whether a command set says that a dataset follows."""
-    return dict(_elements(command)).get(0x0800, _NO_DATASET) != _NO_DATASET
+    return _elements(command).get(0x0800, _NO_DATASET) != _NO_DATASET
 
 
 def echo_command(message_id: int) -> bytes:
@@ -186,9 +186,9 @@ def fragment_bytes(max_pdu: int, ours: int = 1 << 20) -> int:
 def response_status(body: bytes) -> int:
     """Return the status of a response command set, from the body of its P-DATA-TF."""
     command = b"".join(value[2:] for value in _values(body) if len(value) > 2 and value[1] & 1)
-    for element, value in _elements(command):
-        if element == 0x0900:
-            return int.from_bytes(value, "little")
+    status = _elements(command).get(0x0900)
+    if status is not None:
+        return int.from_bytes(status, "little")
     raise ProtocolError("the response has no status")
 
 
@@ -214,15 +214,17 @@ def _values(body: bytes) -> list[bytes]:
     return found
 
 
-def _elements(command: bytes) -> Iterator[tuple[int, bytes]]:
+def _elements(command: bytes) -> dict[int, bytes]:
     # Group 0000, implicit little endian (PS3.7 6.3.1); what is cut short, or of another group, ends it.
-    at = 0
-    while at + 8 <= len(command):
+    found: dict[int, bytes] = {}
+    at, last = 0, len(command) - 8
+    while at <= last:
         group, element, length = _ELEMENT.unpack_from(command, at)
         if group:
-            return
-        yield element, command[at + 8 : at + 8 + length]
+            break
+        found[element] = command[at + 8 : at + 8 + length]
         at += 8 + length
+    return found
 
 
 def _uid_text(value: bytes | None) -> str:

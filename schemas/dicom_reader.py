@@ -34,12 +34,13 @@ SCAN_ELEMENTS: Final = 8192
 META_BYTES: Final = 64 << 10
 
 _WANTED: Final = {
-    0x00080016: "sop_class_uid",
-    0x00080018: "sop_instance_uid",
-    0x0020000D: "study_instance_uid",
-    0x0020000E: "series_instance_uid",
+    (0x0008, 0x0016): "sop_class_uid",
+    (0x0008, 0x0018): "sop_instance_uid",
+    (0x0020, 0x000D): "study_instance_uid",
+    (0x0020, 0x000E): "series_instance_uid",
 }
-_LAST: Final = 0x0020000E
+_NUMBERS: Final = frozenset(number for _, number in _WANTED)
+_LAST: Final = max(_WANTED)
 _LONG_VR: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
@@ -47,7 +48,10 @@ _SHORT_VR: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL"}
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
+#: Bytes of an element before its value.
+_HEAD_BYTES: Final = dict.fromkeys(_SHORT_VR, 8) | dict.fromkeys(_LONG_VR, 12)
 _VR: Final = re.compile(rb"[A-Z]{2}")
+_UID: Final = re.compile(rb"([0-9.]{1,64})[\0 ]*")
 #: By byte order: group, element, VR, 16-bit and 32-bit length of an explicit head; the length of an implicit one.
 _HEADS: Final = {
     big: (struct.Struct(order + "HH2sHI").unpack_from, struct.Struct(order + "I").unpack_from)
@@ -55,7 +59,7 @@ _HEADS: Final = {
 }
 _PADDING: Final = bytes(12)
 _UNDEFINED: Final = 0xFFFFFFFF
-_DELIMITERS: Final = frozenset({0xFFFEE00D, 0xFFFEE0DD})
+_DELIMITERS: Final = frozenset({0xE00D, 0xE0DD})
 #: Groups that a dataset without file meta may begin with.
 _FIRST_GROUPS: Final = frozenset({0x0002, 0x0004, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028})
 
@@ -146,7 +150,7 @@ def _inflate(data: bytes, limit: int) -> bytes:
 
 
 def _collect(data: bytes, implicit: bool, big: bool) -> Found:
-    # One loop without an object an element: this runs before each answer of the receiver.
+    # One loop without an object an element, what is common first: this runs before each answer of the receiver.
     found: dict[str, str] = {}
     invalid: list[str] = []
     whole = False
@@ -162,20 +166,19 @@ def _collect(data: bytes, implicit: bool, big: bool) -> Found:
         if implicit or group == 0xFFFE:
             (length,) = length_of(data, at + 4)
             vr = b""
-        elif vr in _LONG_VR:
+        elif (width := _HEAD_BYTES.get(vr, 0)) == 12:
             value, length = at + 12, long
             if value > size:
                 break
-        elif vr not in _SHORT_VR and not _VR.fullmatch(vr):
+        elif not width and not _VR.fullmatch(vr):
             break
-        tag = group << 16 | number
         if not above:
-            if tag > _LAST:
+            if group >= 0x0020 and (group, number) > _LAST:
                 whole = group != 0xFFFE
                 break
-            if tag in _WANTED and length <= size - value:
-                _keep(_WANTED[tag], data[value : value + length], found, invalid)
-        if tag in _DELIMITERS:
+            if number in _NUMBERS and (group, number) in _WANTED and length <= size - value:
+                _keep(_WANTED[group, number], data[value : value + length], found, invalid)
+        if group == 0xFFFE and number in _DELIMITERS:
             if not above:
                 break
             implicit = above.pop()
@@ -191,10 +194,9 @@ def _collect(data: bytes, implicit: bool, big: bool) -> Found:
 
 
 def _keep(name: str, value: bytes, found: dict[str, str], invalid: list[str]) -> None:
-    text = value.rstrip(b"\0 ").decode("latin-1")
-    if valid_uid(text):
-        found[name] = text
-    elif text:
+    if uid := _UID.fullmatch(value):
+        found[name] = uid[1].decode("ascii")
+    elif value.rstrip(b"\0 "):
         invalid.append(name)
 
 

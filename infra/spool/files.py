@@ -146,6 +146,10 @@ def sync_folder(folder: Path) -> None:
 
 def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
     """Write all buffers at `offset` and return the offset behind them; a short write is continued."""
+    if len(buffers) <= _PIECES:
+        written = os.pwritev(descriptor, buffers, offset)
+        if written == sum(map(len, buffers)):
+            return offset + written
     pending = deque(memoryview(buffer) for buffer in buffers if len(buffer))
     while pending:
         written = os.pwritev(descriptor, list(islice(pending, _PIECES)), offset)

@@ -17,7 +17,6 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -70,7 +69,8 @@ class Spool:
         self._folder_lock = files.lock_folder(folder)
         self._run = str(uuid.uuid4())
         self._lock = threading.RLock()  # appending and changing segments
-        self._turn = threading.Condition()  # who syncs, and what is durable
+        self._turn = threading.Lock()  # who syncs, and what is durable
+        self._synced = threading.Condition(self._turn)
         self._active: Segment | None = None
         self._active_since = 0.0
         self._space = Space(folder, self.limits, self._clock)
@@ -97,7 +97,7 @@ class Spool:
         length = sum(map(len, pieces))
         self.check_space(length)
         hashed = payload_hash(*pieces) if hashed is None else hashed
-        with _refusing(), self._lock:
+        with _refusing, self._lock:
             segment = self._writable(length)
             place = segment.append(Kind.INSTANCE, header, pieces, hashed)
             self._open.add(header)
@@ -112,13 +112,13 @@ class Spool:
     def begin_large(self) -> "LargeInstance":
         """Return a stream for an instance that is too large for memory."""
         self.check_space(0)
-        with _refusing():
+        with _refusing:
             path = self.folder / f"{uuid.uuid4().hex}{files.PART}"
             return LargeInstance(self, LargeSegment(path))
 
     def close_association(self, association: str, cause: str) -> None:
         """Record that an association has ended; nothing is written for one that brought nothing."""
-        with _refusing(), self._lock:
+        with _refusing, self._lock:
             header = self._open.close(association, cause)
             if header is None:
                 return
@@ -198,7 +198,7 @@ class Spool:
         # Return once a completed sync covers `end`; run one if nobody does.
         with self._turn:
             while segment.durable < end and not segment.failed and segment.syncing:
-                self._turn.wait()
+                self._synced.wait()
             if segment.durable >= end:
                 return
             if segment.failed:
@@ -217,7 +217,7 @@ class Spool:
                 self._mark.store(Position(segment.number, target))
             else:
                 segment.failed = True
-            self._turn.notify_all()
+            self._synced.notify_all()
         if failure is not None:
             self._fail(segment, failure)
 
@@ -235,7 +235,7 @@ class Spool:
         self._active = None
         with self._turn:
             while segment.syncing:
-                self._turn.wait()
+                self._synced.wait()
         segment.cut()
         with contextlib.suppress(OSError):
             segment.seal("sync_error")
@@ -244,7 +244,7 @@ class Spool:
 
     def _place_large(self, large: LargeSegment, header: InstanceHeader, hashed: int) -> Place:
         # One segment, in order behind the active one: sealed, synced, renamed, then visible.
-        with _refusing():
+        with _refusing:
             large.sync_payload()
             with self._lock:
                 self._open.add(header)
@@ -289,7 +289,7 @@ class LargeInstance:
         """Append; raise `Refused` where there is no space."""
         length = sum(map(len, pieces))
         self._spool.check_space(length)
-        with _refusing():
+        with _refusing:
             self._large.write(pieces, length)
         self._spool._space.add(length)
         for piece in pieces:
@@ -309,11 +309,15 @@ class LargeInstance:
         self._large.discard()
 
 
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    # Whatever the disk says becomes a refusal; a full one is told apart, for it heals by itself.
-    try:
-        yield
-    except OSError as error:
-        _log.error("spool: errno %s", error.errno)
-        raise Refused("no_space" if error.errno in _NO_SPACE else "sync_error") from None
+class _Refusing:
+    """Whatever the disk says becomes a refusal; a full one is told apart, for it heals by itself."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            _log.error("spool: errno %s", error.errno)
+            raise Refused("no_space" if error.errno in _NO_SPACE else "sync_error") from None
+
+
+_refusing: Final = _Refusing()

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import msgspec
+
 from infra.clock import Clock
 from producers.receiver.guard import MAX_PDU_BYTES, PDU_SECONDS
 from producers.upper_layer import P_DATA
@@ -33,7 +35,7 @@ class InvalidPdu(ProdromeError):
     """What came is no PDU of PS3.8, or one that nobody needs to send."""
 
 
-class Piece(NamedTuple):
+class Piece(msgspec.Struct, gc=False):
     """Bytes of one presentation data value; `control` is its header (PS3.8 E.2), `ends` whether it is complete."""
 
     context: int
@@ -61,7 +63,7 @@ class Inbound:
         self._context = self._control = 0
         self._in_value = False
         self._other = bytearray()
-        self._begun: float | None = None  # when the PDU that is not complete began
+        self._begun: float | None = None  # since when the rest of a PDU is waited for
 
     def receive(self) -> int:
         """Read once; return how many bytes came, 0 where the peer has closed.
@@ -75,14 +77,12 @@ class Inbound:
         OSError
             The connection is gone.
         """
-        if self._begun is not None and self._clock.monotonic() - self._begun > PDU_SECONDS:
-            raise InvalidPdu("a PDU was not complete in time")
+        if self._at < self._end or self._in_value or self._pdu_left:
+            self._check_time()
         if len(self._block) - self._end < _ROOM_BYTES:
             self._next_block()
         count = self._socket.recv_into(self._block[self._end :])
         self._end += count
-        if self._begun is None:
-            self._begun = self._clock.monotonic()
         return count
 
     def __iter__(self) -> Iterator[Piece | Other]:
@@ -94,16 +94,22 @@ class Inbound:
             Lengths that contradict each other, an unknown type, or more than anyone needs to send.
         """
         while True:
-            more = self._at < self._end
-            if self._other:
-                if self._pdu_left and not more:
+            at = self._at
+            if self._in_value:
+                take = min(self._value_left, self._end - at)
+                if not take and self._value_left:
+                    return
+                self._at = at + take
+                self._value_left -= take
+                self._in_value = more = self._value_left > 0
+                if not (more or self._pdu_left):
+                    self._begun = None
+                yield Piece(self._context, self._control, self._block[at : at + take], not more)
+            elif self._other:
+                if self._pdu_left and at == self._end:
                     return
                 if (other := self._gather()) is not None:
                     yield other
-            elif self._in_value:
-                if self._value_left and not more:
-                    return
-                yield self._piece()
             elif not (self._value_header() if self._pdu_left else self._pdu_header()):
                 return  # the header is not complete yet
 
@@ -117,6 +123,13 @@ class Inbound:
     def idle(self) -> None:
         """Give back what only a busy association needs."""
         self._spare.clear()
+
+    def _check_time(self) -> None:
+        now = self._clock.monotonic()
+        if self._begun is None:
+            self._begun = now
+        elif now - self._begun > PDU_SECONDS:
+            raise InvalidPdu("a PDU was not complete in time")
 
     def _next_block(self) -> None:
         # A header is at most six bytes, and all else has been cut: little moves.
@@ -155,15 +168,6 @@ class Inbound:
         self._in_value = True
         return True
 
-    def _piece(self) -> Piece:
-        take = min(self._value_left, self._end - self._at)
-        data = self._block[self._at : self._at + take]
-        self._at += take
-        self._value_left -= take
-        self._in_value = self._value_left > 0
-        self._settle()
-        return Piece(self._context, self._control, data, not self._in_value)
-
     def _gather(self) -> Other | None:
         take = min(self._pdu_left, self._end - self._at)
         self._other += self._block[self._at : self._at + take]
@@ -172,10 +176,5 @@ class Inbound:
         if self._pdu_left:
             return None
         other, self._other = Other(self._other), bytearray()
-        self._settle()
+        self._begun = None
         return other
-
-    def _settle(self) -> None:
-        # The deadline of the next PDU begins with its first byte.
-        if not self._pdu_left and not self._in_value:
-            self._begun = None if self._at == self._end else self._clock.monotonic()

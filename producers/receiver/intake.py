@@ -21,7 +21,8 @@ from schemas.errors import Refused
 #: A dataset above this goes to a segment of its own: most single images are below, and a segment costs two
 #: folder syncs, about as long as receiving 16 MB.
 MEMORY_BYTES: Final = 16 << 20
-#: All datasets in memory together; above it a dataset is moved to the spool from `SHARE_BYTES` on.
+#: All datasets in memory together, but for the first `SHARE_BYTES` of each, which lie in the block that its
+#: association has anyway; above it a dataset that is larger than those is moved to the spool.
 BUDGET_BYTES: Final = 256 << 20
 SHARE_BYTES: Final = 1 << 20
 
@@ -48,7 +49,7 @@ class Intake:
         self._spool, self._budget, self._limit = spool, budget, limit
         self._large: LargeInstance | None = None
         self._pieces: list[bytes | memoryview] = []
-        self._held = 0
+        self._held = self._counted = 0
         self._head = b""
         self._hash = xxhash.xxh3_64()
         self._found: Found | None = None
@@ -109,11 +110,14 @@ class Intake:
         self._pieces.append(data)
         self._hash.update(data)
         self._held += len(data)
-        within = self._budget.add(len(data))
-        if self._held > MEMORY_BYTES or (not within and self._held > SHARE_BYTES):
+        if self._held > SHARE_BYTES and not self._within():
             self._move_to_spool()
             return False
         return True
+
+    def _within(self) -> bool:
+        more, self._counted = self._held - self._counted, self._held
+        return self._budget.add(more) and self._held <= MEMORY_BYTES
 
     def _move_to_spool(self) -> None:
         self._head = self._beginning(SCAN_BYTES)
@@ -131,5 +135,7 @@ class Intake:
         return b"".join(found)
 
     def _forget(self) -> None:
-        held, self._held, self._pieces = self._held, 0, []
-        self._budget.add(-held)
+        self._held, self._pieces = 0, []
+        if self._counted:
+            self._budget.add(-self._counted)
+            self._counted = 0

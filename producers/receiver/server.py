@@ -40,6 +40,7 @@ from producers.receiver.statuses import LOCAL_LIMIT, NOT_AUTHORISED, UNKNOWN_CAL
 from producers.receiver.store import StoreRequest, store
 from producers.receiver.strangers import Strangers
 from producers.receiver.takeover import fits, take_over
+from producers.receiver.tally import Tally
 from producers.receiver.waiting import wait_for_events
 from schemas.errors import Refused
 from schemas.ids import valid_uid
@@ -157,6 +158,7 @@ class Door:
         self._budget = Budget()
         self._sessions: dict[Any, Session] = {}
         self._strangers = Strangers()
+        self._tally = Tally()
         self._lock = threading.Lock()
 
     def handlers(self) -> list[tuple[Any, Callable[[Any], Any]]]:
@@ -177,6 +179,7 @@ class Door:
             if assoc.ident is not None and not assoc.is_alive():
                 self._close(assoc, "aborted")
         self._spool.tick()
+        self._tally.count()
         metrics.put("prodrome_receive_strangers", self._strangers.sweep())
         with self._lock:
             self._count_open()
@@ -279,10 +282,7 @@ class Door:
         begin, length = self._clock.monotonic(), intake.length
         answer = store(request, intake, session, deny=self._deny, clock=self._clock)
         if answer.stored:
-            metrics.inc("prodrome_receive_instances_total", source=session.source.name)
-            metrics.inc("prodrome_receive_bytes_total", length, source=session.source.name)
-            seconds = self._clock.monotonic() - begin
-            metrics.observe("prodrome_receive_ack_seconds", seconds, source=session.source.name)
+            self._tally.add(session.source.name, length, self._clock.monotonic() - begin)
         else:
             self._count_refusal(session.source.name, answer.reason)
         session.busy = False

@@ -8,9 +8,8 @@ This is the one place where errors become statuses.
 """
 
 import logging
-import secrets
-from dataclasses import dataclass
-from typing import Final
+import os
+from typing import Final, NamedTuple
 
 from infra.clock import Clock
 from infra.spool import InstanceHeader
@@ -35,8 +34,7 @@ _log = logging.getLogger(__name__)
 _TRACE_BYTES: Final = 16  # W3C trace context
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoreRequest:
+class StoreRequest(NamedTuple):
     """What the command of a C-STORE says, and the syntax its context agreed on."""
 
     sop_class_uid: str
@@ -112,7 +110,7 @@ def _header(
         calling_ae_title=session.caller.calling,
         called_ae_title=session.caller.called,
         address=session.caller.address,
-        trace=secrets.token_hex(_TRACE_BYTES),
+        trace=os.urandom(_TRACE_BYTES).hex(),
         received_at=clock.now(),
         sop_class_uid=request.sop_class_uid,
         sop_instance_uid=request.sop_instance_uid,

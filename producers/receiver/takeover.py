@@ -17,6 +17,8 @@ The names used are private to pynetdicom, which is pinned: `fits` says whether t
 import functools
 import logging
 import socket
+import ssl
+import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -51,6 +53,19 @@ _SEAM: Final = (
     ("dul", ("event_queue", "to_provider_queue", "to_user_queue", "socket", "state_machine")),
     ("dimse", ("receive_primitive", "msg_queue", "message")),
 )
+
+
+def _let_wait(sock: socket.socket) -> None:
+    # Python's own time-out asks `poll` before each read and write; the kernel's is part of them. OpenSSL does
+    # not know that one.
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(LOOK_SECONDS)
+        return
+    seconds = int(LOOK_SECONDS)
+    time_out = struct.pack("@ll", seconds, round(1e6 * (LOOK_SECONDS - seconds)))
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time_out)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time_out)
 
 
 class Stores(Protocol):
@@ -96,7 +111,7 @@ class _Established:
     def __init__(self, assoc: Any, stores: Stores, clock: Clock) -> None:
         self._assoc, self._dul, self._stores, self._clock = assoc, assoc.dul, stores, clock
         self._socket: socket.socket = assoc.dul.socket.socket
-        self._socket.settimeout(LOOK_SECONDS)
+        _let_wait(self._socket)
         self._inbound = Inbound(self._socket, clock)
         self._contexts = {
             number: (str(context.abstract_syntax), str(context.transfer_syntax[0]))
@@ -123,7 +138,7 @@ class _Established:
                     return False
                 try:
                     came = inbound.receive()
-                except TimeoutError:
+                except (TimeoutError, BlockingIOError):
                     self._check_time()
                     inbound.idle()
                     return False
@@ -228,7 +243,7 @@ class _Established:
         while rest:
             try:
                 rest = rest[self._socket.send(rest) :]
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if self._clock.monotonic() > deadline:
                     raise
 

@@ -112,7 +112,7 @@ def test_f8_the_broker_is_full(small_parts: SmallParts, scaled: Callable[[int, i
     producer = Producer(small_parts.kafka)
 
     def send(number: int) -> None:
-        body = number.to_bytes(4, "big") + random.Random(number).randbytes(500_000)
+        body = number.to_bytes(4, "big") + random.Random(number).randbytes(100_000)
         producer.send([Message(topic, b"k", body, [])])
 
     cycles = scaled(1, 20)

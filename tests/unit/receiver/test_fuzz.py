@@ -69,6 +69,9 @@ class Peer:
     def settimeout(self, _seconds: float) -> None:
         """Nothing here waits."""
 
+    def setsockopt(self, *_option: object) -> None:
+        """Nor is there a kernel to tell."""
+
     def recv_into(self, view: memoryview) -> int:
         some = self._chance.choice((1, 5, 6, 7, 100, 4096, 1 << 20))
         data = self._stream[self._at : self._at + min(some, len(view))]

@@ -40,6 +40,7 @@ def test_a_dataset_over_the_memory_bound_is_streamed(
 ) -> None:
     """Small and large datasets are stored byte for byte; a large one leaves memory when it is moved."""
     monkeypatch.setattr(intake_room, "MEMORY_BYTES", 10_000)
+    monkeypatch.setattr(intake_room, "SHARE_BYTES", 1000)
     spool = Spool(tmp_path)
     intake = Intake(spool, Budget(), 1 << 30)
     for piece in range(pieces):
@@ -81,6 +82,7 @@ def test_too_large_ends_at_once(tmp_path: Path) -> None:
 def test_a_full_spool_is_answered_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lack of space while a dataset arrives becomes A700, after its last fragment."""
     monkeypatch.setattr(intake_room, "MEMORY_BYTES", 10_000)
+    monkeypatch.setattr(intake_room, "SHARE_BYTES", 1000)
     spool = Spool(tmp_path, SpoolLimits(limit_bytes=100_000))
     intake = Intake(spool, Budget(), 1 << 30)
     for _ in range(20):
