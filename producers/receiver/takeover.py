@@ -27,7 +27,7 @@ from pynetdicom.sop_class import Verification
 
 from infra.clock import Clock
 from producers import upper_layer as ul
-from producers.receiver.guard import MAX_COMMAND_BYTES, SOCKET_SECONDS
+from producers.receiver.guard import MAX_COMMAND_BYTES, PDU_SECONDS, SOCKET_SECONDS
 from producers.receiver.inbound import Inbound, InvalidPdu, Other, Piece
 from producers.receiver.intake import Intake
 from producers.receiver.plain import NO_UID
@@ -40,7 +40,7 @@ from schemas.ids import valid_uid
 
 _log = logging.getLogger(__name__)
 
-#: A whole message: so much, and the time that a line of 64 kbit/s takes.
+#: A whole message: so much, and the time that a line of 64 kbit/s takes; silence within one has a PDU's deadline.
 MESSAGE_SECONDS: Final = 60.0
 BYTES_PER_SECOND: Final = 8000.0
 _COMMAND, _LAST = 0x01, 0x02
@@ -50,7 +50,7 @@ _INVALID: Final = "Evt19"
 _SEAM: Final = (
     ("", ("_accepted_cx", "is_established", "_reactor_checkpoint")),
     ("dul", ("_is_transport_event", "_process_recv_primitive", "_decode_pdu", "_recv_pdu", "_kill_thread")),
-    ("dul", ("event_queue", "to_provider_queue", "to_user_queue", "socket", "state_machine")),
+    ("dul", ("event_queue", "to_provider_queue", "to_user_queue", "socket", "state_machine", "artim_timer")),
     ("dimse", ("receive_primitive", "msg_queue", "message")),
 )
 
@@ -122,7 +122,7 @@ class _Established:
         self._context = 0
         self._arriving: _Arriving | None = None
         self._passing = False  # the dataset that comes belongs to a message of pynetdicom's
-        self._begun = 0.0
+        self._begun = self._heard = 0.0
 
     def run(self) -> bool:
         """Serve until pynetdicom has something to do: True where an event was queued for it."""
@@ -139,13 +139,13 @@ class _Established:
                 try:
                     came = inbound.receive()
                 except (TimeoutError, BlockingIOError):
-                    self._check_time()
+                    self._check_time(heard=False)
                     inbound.idle()
                     return False
                 if not came:
                     return self._event(_CLOSED)
                 self._dul._idle_timer.restart()
-                self._check_time()
+                self._check_time(heard=True)
         except Refused as refusal:
             self._stores.refused(self._assoc, refusal.reason)
             return self._event(_INVALID)
@@ -158,10 +158,13 @@ class _Established:
             _log.error("an association failed: %s", type(error).__name__)
             return self._event(_INVALID)
 
-    def _check_time(self) -> None:
+    def _check_time(self, *, heard: bool) -> None:
         if self._arriving or self._command or self._passing:
-            length = self._arriving.intake.length if self._arriving else 0
-            if self._clock.monotonic() - self._begun > MESSAGE_SECONDS + length / BYTES_PER_SECOND:
+            now, length = self._clock.monotonic(), self._arriving.intake.length if self._arriving else 0
+            if heard:
+                self._heard = now
+            late = now - self._begun > MESSAGE_SECONDS + length / BYTES_PER_SECOND
+            if late or now - self._heard > PDU_SECONDS:
                 raise InvalidPdu("a message was not complete in time")
 
     def _take(self, piece: Piece) -> bool:
@@ -186,7 +189,8 @@ class _Established:
         if self._arriving or self._passing:
             raise InvalidPdu("a command within a dataset")
         if not self._command:
-            self._begun, self._context = self._clock.monotonic(), piece.context
+            self._begun = self._heard = self._clock.monotonic()
+            self._context = piece.context
         elif piece.context != self._context:
             raise InvalidPdu("a command in two contexts")
         self._command += piece.data

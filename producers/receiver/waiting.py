@@ -19,6 +19,8 @@ from typing import Any, Final
 
 #: How late a kill, a time-out or an abort of ours may be noticed; a store is never that late.
 LOOK_SECONDS: Final = 0.25
+#: For a peer to close a connection that was aborted; what it still sends until then is read and forgotten.
+CLOSING_SECONDS: Final = 1.0
 #: States of the upper layer (PS3.8 9.2) in which the next move is ours, not the peer's.
 _OURS: Final = {"Sta3", "Sta8"}
 _ESTABLISHED: Final = "Sta6"
@@ -91,7 +93,9 @@ class _Provider:
         if state in _OURS:
             if self._answer_comes():
                 return bool(self._dul._process_recv_primitive())
-        elif state != _CLOSING:
+        elif state == _CLOSING:
+            self._dul.artim_timer.timeout = CLOSING_SECONDS
+        else:
             self._wait_for_socket()
         return bool(self._look())
 

@@ -32,6 +32,7 @@ class Receiver:
         **settings: object,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
+        self.home = home
         sources = home / "sources.toml"
         sources.write_text(_SOURCE.format(project=project))
         port = next(p for p in range(Receiver._next_port, 28999) if is_free(p))
