@@ -15,7 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doors import CT, EXPLICIT, Door, dataset, eventually, free_port, item, store_one, stored
+from doors import (
+    CT,
+    DATA,
+    EXPLICIT,
+    Door,
+    dataset,
+    eventually,
+    free_port,
+    item,
+    needs_data,
+    store_one,
+    stored,
+)
 
 from infra.settings import Receive
 from infra.spool import (
@@ -33,8 +45,6 @@ from schemas.errors import SettingsError
 from schemas.sources import Source
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 
 
 def closings(folder: Path) -> list[AssociationClosedHeader]:
@@ -402,21 +412,6 @@ def test_beyond_loopback_needs_a_setting(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="ALLOW_PLAINTEXT"):
             serve(Receive(host=host), (Source(name="a"),), spool, threading.Event())
     spool.close()
-
-
-@needs_data
-@pytest.mark.skipif(shutil.which("dcmsend") is None, reason="dcmsend (dcmtk) is absent: make peers")
-def test_dcmsend_is_served(open_door: Callable[..., Door]) -> None:
-    """An independent sender gets its instances in, each with Success."""
-    door = open_door()
-    folder = DATA / "brain-mri"
-    files = [str(path) for path in sorted(folder.rglob("*.dcm"))[:20]] or [
-        str(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size > 50_000
-    ][:20]
-    command = ["dcmsend", "--no-halt", "--decompress-never", "-aec", "PRODROME", "127.0.0.1"]
-    subprocess.run([*command, str(door.destination.port), *files], check=True, capture_output=True)
-    door.stop()
-    assert len(stored(door.folder)) == len(files)
 
 
 _PROCESS = """

@@ -1,10 +1,12 @@
 """DICOM over TLS: who may come is who the certificate says, and a slow handshake is nobody else's."""
 
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -68,12 +70,35 @@ def test_bytes_come_as_sent(secure: Callable[..., Door], house: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("cert", "ca"),
-    [(None, "ours/ca.pem"), ("theirs/stranger.pem", "ours/ca.pem"), ("ours/pacs.pem", "theirs/ca.pem")],
+    [
+        (None, "ours/ca.pem"),
+        ("theirs/stranger.pem", "ours/ca.pem"),
+        ("ours/pacs.pem", "theirs/ca.pem"),
+        ("ours/ended.pem", "ours/ca.pem"),
+        ("ours/early.pem", "ours/ca.pem"),
+        ("ours/server.pem", "ours/ca.pem"),
+        ("ours/alone.pem", "ours/ca.pem"),
+    ],
 )
 def test_strangers_stay_out(
-    secure: Callable[..., Door], house: Path, tmp_path: Path, cert: str | None, ca: str
+    secure: Callable[..., Door],
+    house: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cert: str | None,
+    ca: str,
 ) -> None:
-    """No certificate, one of another CA; and a sender that does not trust ours does not send."""
+    """No certificate, or one of another CA, out of its time, for servers, or that nobody signed.
+
+    And a sender that does not trust our CA does not send.
+    """
+    for name, days in (("ended.pem", -3 * 365), ("early.pem", 3 * 365)):
+        with monkeypatch.context() as other:
+            other.setattr(certificates, "datetime", Elsewhen(days))
+            certificates.sign(house / "ours", name)
+    certificates.make(house / "alone")
+    whole = (house / "alone" / "ca.pem").read_bytes() + (house / "alone" / "ca.key").read_bytes()
+    (house / "ours" / "alone.pem").write_bytes(whole)
     door = secure()
     with pytest.raises((Lost, ssl.SSLError)):
         store_one(door, item(tmp_path, "1.2", dataset("1.2")), through(door, house, cert, ca))
@@ -87,16 +112,65 @@ def test_plain_text_gets_nowhere(secure: Callable[..., Door], tmp_path: Path) ->
         store_one(door, item(tmp_path, "1.2", dataset("1.2")))
 
 
-@needs_openssl
-@pytest.mark.parametrize(("version", "works"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
-def test_versions(secure: Callable[..., Door], house: Path, version: str, works: bool) -> None:
-    """TLS 1.2 at least (PS3.15 B.12), by an independent client."""
-    door, ours = secure(), house / "ours"
-    command = ["openssl", "s_client", version, "-connect", f"127.0.0.1:{door.destination.port}",
-               "-cipher", "ALL:@SECLEVEL=0", "-CAfile", ours / "ca.pem", "-cert", ours / "pacs.pem",
+class Elsewhen:
+    """Stands in for `datetime`: so many days from now."""
+
+    def __init__(self, days: int) -> None:
+        self._days = days
+
+    def now(self, zone: tzinfo) -> datetime:
+        """Return the moment."""
+        return datetime.now(zone) + timedelta(days=self._days)
+
+
+def connects(door: Door, house: Path, *options: str) -> bool:
+    """Whether an independent client with our certificate and these options gets through its handshake."""
+    ours = house / "ours"
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{door.destination.port}", *options,
+               "-CAfile", ours / "ca.pem", "-cert", ours / "pacs.pem",
                "-key", ours / "pacs.pem", "-verify_return_error", "-brief"]  # fmt: skip
     told = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False).stderr
-    assert (b"CONNECTION ESTABLISHED" in told) == works, told
+    return b"CONNECTION ESTABLISHED" in told
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("version", "works"), [("-tls1", False), ("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)]
+)
+def test_versions(secure: Callable[..., Door], house: Path, version: str, works: bool) -> None:
+    """TLS 1.2 at least (PS3.15 B.12), by an independent client."""
+    assert connects(secure(), house, version, "-cipher", "ALL:@SECLEVEL=0") == works
+
+
+@needs_openssl
+def test_ciphers(secure: Callable[..., Door], house: Path) -> None:
+    """Of all that the independent client knows for TLS 1.2: forward secrecy and authenticated encryption alone."""
+    door = secure()
+    known = subprocess.run(
+        ["openssl", "ciphers", "-s", "-tls1_2", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = known.stdout.strip().split(":")
+    weak = [name for name in names if not re.match(r"(ECDHE|DHE)-.*(GCM|CHACHA20)", name)]
+    # The server's key is an elliptic one; anonymous suites and pre-shared keys are among the weak.
+    strong = [name for name in names if re.match(r"ECDHE-ECDSA-(AES.*GCM|CHACHA20)", name)]
+    assert len(weak) > 10
+    assert len(strong) >= 3
+    assert not connects(door, house, "-tls1_2", "-cipher", ":".join([*weak, "@SECLEVEL=0"]))
+    assert [name for name in strong if not connects(door, house, "-tls1_2", "-cipher", name)] == []
+
+
+@needs_openssl
+def test_nobody_renegotiates(secure: Callable[..., Door], house: Path) -> None:
+    """A client that asks for another handshake within the connection gets none."""
+    door, ours = secure(), house / "ours"
+    command = ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{door.destination.port}",
+               "-CAfile", ours / "ca.pem", "-cert", ours / "pacs.pem", "-key", ours / "pacs.pem"]  # fmt: skip
+    done = subprocess.run(command, input=b"R\n", capture_output=True, timeout=60, check=False)
+    assert b"RENEGOTIATING" in done.stdout + done.stderr
+    assert b"no renegotiation" in done.stderr
 
 
 def test_a_source_is_its_certificate_too(secure: Callable[..., Door], house: Path, tmp_path: Path) -> None:
