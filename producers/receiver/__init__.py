@@ -6,7 +6,8 @@
    memory, `waiting` lets pynetdicom's threads sleep. `plain` is pynetdicom's own way, by setting.
 4. `intake` collects one dataset as it arrives, in memory or, when it is large, straight into the spool.
 5. `store` writes it to the spool and turns whatever happened into a status of `statuses`.
-6. `server` wires these to pynetdicom's events, and ends gracefully; `processes` runs several, which share `slots`.
+6. `door` wires these to pynetdicom's events, and `tally` counts what was stored.
+7. `server` listens, and ends gracefully; `processes` runs several, which share `slots`.
 
 Nothing of the dataset is decoded but the few UIDs of its first kilobytes, and nothing is changed.
 """

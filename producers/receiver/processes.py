@@ -25,7 +25,8 @@ from typing import Any, Final
 from infra import children, logs, metrics
 from infra.settings import Settings, sources
 from infra.spool import Spool, SpoolLimits, files
-from producers.receiver.server import STOP_SECONDS, listen, serve
+from producers.receiver.door import STOP_SECONDS
+from producers.receiver.server import listen, serve
 from producers.receiver.slots import Slots
 
 _log = logging.getLogger(__name__)

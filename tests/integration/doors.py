@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
-from infra.spool import InstanceHeader, Spool, SpoolReader, SpoolStore, pointer_to
+from infra.spool import AssociationClosedHeader, InstanceHeader, Spool, SpoolReader, SpoolStore, pointer_to
 from producers.send import Association, Destination, Item
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 EXPLICIT = "1.2.840.10008.1.2.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -38,6 +39,13 @@ def stored(folder: Path) -> list[tuple[InstanceHeader, bytes]]:
         for record in found
         if isinstance(record.header, InstanceHeader)
     ]
+
+
+def closings(folder: Path) -> list[AssociationClosedHeader]:
+    """Every closed association that the spool holds."""
+    reader = SpoolReader(folder)
+    found = (record.header for number in reader.segments() for record in reader.records(number))
+    return [header for header in found if isinstance(header, AssociationClosedHeader)]
 
 
 def dataset(uid: str, size: int = 100, sop_class: str = CT, study: str = "1.2.3") -> bytes:

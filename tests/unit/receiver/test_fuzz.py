@@ -31,8 +31,8 @@ from infra.spool.segment import Segment
 from producers import upper_layer as ul
 from producers.receiver import guard
 from producers.receiver.admission import Caller, Session
+from producers.receiver.door import Door
 from producers.receiver.plain import MessageFile
-from producers.receiver.server import Door
 from producers.receiver.slots import Slots
 from producers.receiver.takeover import take_over
 from schemas.sources import Source
