@@ -41,8 +41,8 @@ chaos: setup java-17 ## Break everything in turn under load, full counts: hours;
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos
 
 chaos-receive: setup ## The same for the door alone, an hour and a half; SCALE=0.1 for a tenth
-	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos/test_fault_door.py \
-		tests/system/chaos/test_sync_order.py
+	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP \
+		$(addprefix tests/system/chaos/test_,fault_door.py attacks.py sync_order.py)
 
 fuzz: setup ## The PDU path under streams that nobody would send, an hour; SECONDS=60 for less
 	PRODROME_FUZZ_SECONDS=$(or $(SECONDS),3600) $(BIN)/pytest -rP --timeout=0 tests/unit/receiver/test_fuzz.py

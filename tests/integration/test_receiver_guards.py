@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from doors import CT, EXPLICIT, Door, dataset, eventually, item, store_one, stored
 
+from infra import metrics
 from infra.settings import Receive
 from infra.spool import Spool
 from producers import upper_layer as ul
@@ -158,3 +159,25 @@ def test_beyond_loopback_needs_a_setting(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="ALLOW_PLAINTEXT"):
             serve(Receive(host=host), (Source(name="a"),), spool, threading.Event())
     spool.close()
+
+
+def test_a_doubt_is_a_no(open_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking at a request fails, it is rejected and counted; pynetdicom would go on to accept."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("injected")
+
+    door = open_door()
+    before = refusals("unknown_caller")
+    with monkeypatch.context() as broken:
+        broken.setattr("producers.receiver.door.identify", fails)
+        with pytest.raises(ConnectionError, match="rejected"):
+            echo(door.destination)
+    assert refusals("unknown_caller") == before + 1
+    assert echo(door.destination) == 0
+
+
+def refusals(reason: str) -> float:
+    """How often something was refused for this reason, to nobody's source."""
+    labels = {"reason": reason, "source": ""}
+    return metrics.registry.get_sample_value("prodrome_receive_refused_total", labels) or 0.0
