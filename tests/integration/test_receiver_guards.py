@@ -16,6 +16,7 @@ from infra.settings import Receive
 from infra.spool import Spool
 from producers import upper_layer as ul
 from producers.receiver import serve
+from producers.receiver.statuses import UNKNOWN_CALLER
 from producers.receiver.strangers import MAX_STRANGERS
 from producers.send import Association, Destination, echo, send
 from schemas.errors import SettingsError
@@ -168,16 +169,16 @@ def test_a_doubt_is_a_no(open_door: Callable[..., Door], monkeypatch: pytest.Mon
         raise RuntimeError("injected")
 
     door = open_door()
-    before = refusals("unknown_caller")
+    before = refusals()
     with monkeypatch.context() as broken:
         broken.setattr("producers.receiver.door.identify", fails)
         with pytest.raises(ConnectionError, match="rejected"):
             echo(door.destination)
-    assert refusals("unknown_caller") == before + 1
+    assert refusals() == before + 1
     assert echo(door.destination) == 0
 
 
-def refusals(reason: str) -> float:
-    """How often something was refused for this reason, to nobody's source."""
-    labels = {"reason": reason, "source": ""}
+def refusals() -> float:
+    """How often somebody was rejected who is no source."""
+    labels = {"reason": UNKNOWN_CALLER.reason, "source": ""}
     return metrics.registry.get_sample_value("prodrome_receive_refused_total", labels) or 0.0
