@@ -20,6 +20,8 @@ from infra.connections import CassandraConnection
 from infra.stack.layout import Layout
 from infra.stack.lifecycle import down, up
 
+#: Of one test at full count.
+LONG_SECONDS = 6 * 3600
 SEED = os.environ.get("PRODROME_CHAOS_SEED", "") or uuid.uuid4().hex[:8]
 
 
@@ -29,10 +31,12 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that lies here is `chaos`."""
+    """All that lies here is `chaos`, and may take its time where it is more than the short form."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("chaos")
+            if SCALE:
+                item.add_marker(pytest.mark.timeout(LONG_SECONDS), append=False)
 
 
 @pytest.fixture
