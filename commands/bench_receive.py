@@ -7,6 +7,7 @@ others share does not favour who was measured in its better minute.
 """
 
 import datetime
+import functools
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from commands.benching.doors import Door, Receiver, measure, receivers
+from commands.benching.kept import Kept, measure_kept
 from commands.benching.machine import this_machine
 from commands.benching.wire import Load
 from commands.wiring import told
@@ -29,6 +31,8 @@ from schemas.errors import ProdromeError
 SIDES: Final = {"200kB": 320, "10MB": 2240}
 #: Instances of one measurement: some seconds of it, and less for who is slow.
 INSTANCES: Final = {"200kB": 2400, "10MB": 96}
+#: Over a spool that holds much.
+KEPT_LOAD: Final = 1000
 SLOW: Final = "pynetdicom"
 SLOWER: Final = 6
 
@@ -54,12 +58,15 @@ class Row:
 @click.option("--sizes", default=",".join(SIDES), show_default=True, help="Of instances.")
 @click.option("--associations", default="1,4,16", show_default=True, help="At once.")
 @click.option("--only", default="", help="Receivers whose name begins so, beside ours.")
+@click.option("--kept", default="", help="Ours alone, over a spool of so many instances each: 1000,10000000.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to write; a disk, not memory.")
 @click.option("--write", "page", type=click.Path(path_type=Path), help="Write the table into this folder.")
 def bench_receive(
-    repeats: int, sizes: str, associations: str, only: str, folder: Path | None, page: Path | None
+    repeats: int, sizes: str, associations: str, only: str, kept: str, folder: Path | None, page: Path | None
 ) -> None:
     """Measure the DICOM door beside DCMTK and pynetdicom: rate, CPU, and ratios of pairs."""
+    if kept:
+        return _bench_kept([int(count) for count in kept.split(",")], repeats, folder, page)
     with told():
         if unknown := set(sizes.split(",")) - set(SIDES):
             raise ProdromeError(f"--sizes: expected some of {', '.join(SIDES)}, came {', '.join(unknown)}")
@@ -83,17 +90,61 @@ def bench_receive(
                             progress.advance(task)
                     rows += _rows(size, count, [receiver.name for receiver in found], runs)
     head, lines = _table(rows)
+    _show(head, lines)
+    if page is not None:
+        _write(page, "receive", "The door beside its peers", f"{repeats} pairs each.", head, lines)
+    return None
+
+
+def _bench_kept(counts: list[int], repeats: int, folder: Path | None, page: Path | None) -> None:
+    with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-", dir=folder) as temporary:
+        ours = next(receivers(Path(temporary)))
+        runs: dict[int, list[Kept]] = {count: [] for count in counts}
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("generating", total=repeats * sum(counts))
+            for repeat in range(repeats):
+                for count in counts:
+                    load = Load(
+                        seed=f"kept {count} {repeat}",
+                        instances=KEPT_LOAD,
+                        associations=1,
+                        side=SIDES["200kB"],
+                    )
+                    place = Path(temporary) / "run"
+                    place.mkdir()
+                    advance = functools.partial(progress.advance, task)
+                    runs[count].append(measure_kept(ours, place, load, count, advance))
+    head = ["kept before", "start s", "ack p50 ms", "ack p99 ms", "memory MB"]
+    lines = [
+        [
+            f"{count:,}",
+            f"{statistics.median(one.start_seconds for one in found):.1f}",
+            f"{statistics.median(one.ack.p50_ms for one in found):.2f}",
+            f"{statistics.median(one.ack.p99_ms for one in found):.2f}",
+            f"{statistics.median(one.rss_mb for one in found):.0f}",
+        ]
+        for count, found in runs.items()
+    ]
+    _show(head, lines)
+    if page is not None:
+        about = f"200 kB, one association; medians of {repeats} runs in turn."
+        _write(page, "kept", "The door over a spool that holds much", about, head, lines)
+
+
+def _show(head: list[str], lines: list[list[str]]) -> None:
     shown = Table(*head)
     for line in lines:
         shown.add_row(*line)
     console.print(shown)
-    if page is not None:
-        machine, day = this_machine(), datetime.datetime.now(datetime.UTC).date().isoformat()
-        text = [f"# The door beside its peers, {day}", "", f"{machine}. {repeats} pairs each.", ""]
-        text += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
-        path = page / f"receive-{day}-{machine.commit}.md"
-        path.write_text("\n".join(text) + "\n")
-        click.echo(path)
+
+
+def _write(page: Path, name: str, title: str, about: str, head: list[str], lines: list[list[str]]) -> None:
+    machine, day = this_machine(), datetime.datetime.now(datetime.UTC).date().isoformat()
+    text = [f"# {title}, {day}", "", f"{machine}. {about}", ""]
+    text += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
+    path = page / f"{name}-{day}-{machine.commit}.md"
+    path.write_text("\n".join(text) + "\n")
+    click.echo(path)
 
 
 def _turned(found: list[Receiver], repeat: int) -> list[Receiver]:

@@ -85,13 +85,13 @@ def receivers(folder: Path) -> Iterator[Receiver]:
 def measure(receiver: Receiver, folder: Path, load: Load) -> Door:
     """Start a receiver, send it a load and return what it did; `folder` is removed again."""
     folder.mkdir(parents=True)
-    port = _free_port()
+    port = free_port()
     here = {"port": port, "folder": folder}
     command = [part.format(**here) for part in receiver.command]
     given = {name: value.format(**here) for name, value in receiver.environment}
     load = replace(load, port=port)
     try:
-        with _running(command, given, port) as pid, _freeing(folder / "spool", receiver.ours):
+        with running(command, given, port) as pid, _freeing(folder / "spool", receiver.ours):
             send_load(replace(load, seed=f"{load.seed} warm-up", instances=max(load.associations, WARM_UP)))
             before = _cpu_of(pid)
             took = send_load(load)
@@ -130,7 +130,8 @@ def _freeing(folder: Path, ours: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _running(command: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
+def running(command: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
+    """Run a receiver, and yield its process once it listens."""
     # The settings of the stack beside it must not reach it.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRODROME_")}
     silent = subprocess.DEVNULL
@@ -159,7 +160,8 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,9 +8,11 @@ from house import House
 
 from commands import bench_receive
 from commands.benching import growth
+from commands.benching.kept import fill
 from commands.benching.paced import run_paced
 from commands.benching.peers import measure_doors
 from commands.benching.sender import Plan
+from infra.spool import Spool, readers
 from producers.send import Destination
 
 pytestmark = pytest.mark.stack
@@ -69,3 +71,20 @@ def test_doors_in_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     wrong = CliRunner().invoke(bench_receive.bench_receive, ["--sizes", "1GB"])
     assert wrong.exit_code == 1
     assert "expected some of 200kB, 10MB" in wrong.output
+
+
+def test_doors_over_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The instances that were kept before are records like any other, and the load comes in behind them."""
+    monkeypatch.setattr(bench_receive, "KEPT_LOAD", 12)
+    asked = ["--kept", "10,2000", "--repeats", "1", "--folder", str(tmp_path), "--write", str(tmp_path)]
+    done = CliRunner().invoke(bench_receive.bench_receive, asked)
+    assert done.exit_code == 0, done.output
+    (page,) = tmp_path.glob("kept-*.md")
+    rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line[:3] in ("| 1", "| 2")]
+    assert [row[0].strip() for row in rows] == ["10", "2,000"]
+    assert all(float(row[2]) > 0 for row in rows)
+    fill(tmp_path / "spool", 100, lambda _: None)
+    Spool(tmp_path / "spool").close()
+    (reader,) = readers(tmp_path / "spool").values()
+    found = [record for number in reader.segments() for record in reader.records(number) if record.kind == 1]
+    assert len(found) == 100
