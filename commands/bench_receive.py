@@ -66,7 +66,7 @@ def bench_receive(
 ) -> None:
     """Measure the DICOM door beside DCMTK and pynetdicom: rate, CPU, and ratios of pairs."""
     if kept:
-        return _bench_kept([int(count) for count in kept.split(",")], repeats, folder, page)
+        return _bench_kept(kept, repeats, folder, page)
     with told():
         if unknown := set(sizes.split(",")) - set(SIDES):
             raise ProdromeError(f"--sizes: expected some of {', '.join(SIDES)}, came {', '.join(unknown)}")
@@ -96,8 +96,11 @@ def bench_receive(
     return None
 
 
-def _bench_kept(counts: list[int], repeats: int, folder: Path | None, page: Path | None) -> None:
+def _bench_kept(kept: str, repeats: int, folder: Path | None, page: Path | None) -> None:
     with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-", dir=folder) as temporary:
+        if not all(count.isdigit() for count in kept.split(",")):
+            raise ProdromeError(f"--kept: expected numbers with commas between, came {kept}")
+        counts = [int(count) for count in kept.split(",")]
         ours = next(receivers(Path(temporary)))
         runs: dict[int, list[Kept]] = {count: [] for count in counts}
         with Progress(console=Console(stderr=True)) as progress:

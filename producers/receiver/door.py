@@ -102,6 +102,7 @@ class Door:
             for assoc in idle:
                 self._close(assoc, "aborted")
             self._clock.sleep(0.02)  # a store in flight ends within a few syncs
+        self._tally.count()
 
     def _on_connection(self, event: Any) -> None:
         self._strangers.add(event.assoc)
