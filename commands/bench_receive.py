@@ -23,6 +23,7 @@ from rich.table import Table
 from commands.benching.doors import Door, Receiver, measure, receivers
 from commands.benching.kept import Kept, measure_kept
 from commands.benching.machine import this_machine
+from commands.benching.soak import soak
 from commands.benching.wire import Load
 from commands.wiring import told
 from schemas.errors import ProdromeError
@@ -59,14 +60,24 @@ class Row:
 @click.option("--associations", default="1,4,16", show_default=True, help="At once.")
 @click.option("--only", default="", help="Receivers whose name begins so, beside ours.")
 @click.option("--kept", default="", help="Ours alone, over a spool of so many instances each: 1000,10000000.")
+@click.option("--soak", "minutes", default=0.0, help="Ours alone, for so long at half of its highest rate.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to write; a disk, not memory.")
 @click.option("--write", "page", type=click.Path(path_type=Path), help="Write the table into this folder.")
 def bench_receive(
-    repeats: int, sizes: str, associations: str, only: str, kept: str, folder: Path | None, page: Path | None
+    repeats: int,
+    sizes: str,
+    associations: str,
+    only: str,
+    kept: str,
+    minutes: float,
+    folder: Path | None,
+    page: Path | None,
 ) -> None:
     """Measure the DICOM door beside DCMTK and pynetdicom: rate, CPU, and ratios of pairs."""
     if kept:
         return _bench_kept(kept, repeats, folder, page)
+    if minutes:
+        return _bench_soak(minutes, folder, page)
     with told():
         if unknown := set(sizes.split(",")) - set(SIDES):
             raise ProdromeError(f"--sizes: expected some of {', '.join(SIDES)}, came {', '.join(unknown)}")
@@ -132,6 +143,29 @@ def _bench_kept(kept: str, repeats: int, folder: Path | None, page: Path | None)
     if page is not None:
         about = f"200 kB, one association; medians of {repeats} runs in turn."
         _write(page, "kept", "The door over a spool that holds much", about, head, lines)
+
+
+def _bench_soak(minutes: float, folder: Path | None, page: Path | None) -> None:
+    load = Load(seed="soak", instances=INSTANCES["200kB"], associations=1, side=SIDES["200kB"])
+    with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-", dir=folder) as temporary:
+        place = Path(temporary) / "run"
+        place.mkdir()
+        with console.status("measuring") as status:
+            found = soak(next(receivers(Path(temporary))), place, load, minutes, status.update)
+    head = ["instances/s", "minutes", "instances", "ack p50 ms", "ack p99 ms", "memory MB", "MB an hour"]
+    line = [
+        f"{found.rate:.0f}",
+        f"{found.seconds / 60:.1f}",
+        f"{found.instances:,}",
+        f"{found.ack.p50_ms:.2f}",
+        f"{found.ack.p99_ms:.2f}",
+        f"{found.memory[0][1]:.0f} to {found.memory[-1][1]:.0f}",
+        f"{found.mb_an_hour:+.1f}",
+    ]
+    _show(head, [line])
+    if page is not None:
+        about = "200 kB, four associations, half of the highest rate; the slope of the later two thirds."
+        _write(page, "soak", "The door for a long while", about, head, [line])
 
 
 def _show(head: list[str], lines: list[list[str]]) -> None:

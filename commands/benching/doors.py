@@ -85,13 +85,9 @@ def receivers(folder: Path) -> Iterator[Receiver]:
 def measure(receiver: Receiver, folder: Path, load: Load) -> Door:
     """Start a receiver, send it a load and return what it did; `folder` is removed again."""
     folder.mkdir(parents=True)
-    port = free_port()
-    here = {"port": port, "folder": folder}
-    command = [part.format(**here) for part in receiver.command]
-    given = {name: value.format(**here) for name, value in receiver.environment}
-    load = replace(load, port=port)
     try:
-        with running(command, given, port) as pid, _freeing(folder / "spool", receiver.ours):
+        with running(receiver, folder) as (pid, port), freeing(folder / "spool", receiver.ours):
+            load = replace(load, port=port)
             send_load(replace(load, seed=f"{load.seed} warm-up", instances=max(load.associations, WARM_UP)))
             before = _cpu_of(pid)
             took = send_load(load)
@@ -107,8 +103,11 @@ def measure(receiver: Receiver, folder: Path, load: Load) -> Door:
 
 
 @contextmanager
-def _freeing(folder: Path, ours: bool) -> Iterator[None]:
-    # Files of freed segments are written again: that is the state that a receiver is in for all of its life.
+def freeing(folder: Path, ours: bool = True) -> Iterator[None]:
+    """Free the segments of our spool as they are sealed, as a relay does whose ledger has settled all.
+
+    Their files are written again then: that is the state that a receiver is in for all of its life.
+    """
     done = threading.Event()
 
     def free() -> None:
@@ -130,8 +129,12 @@ def _freeing(folder: Path, ours: bool) -> Iterator[None]:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
-    """Run a receiver, and yield its process once it listens."""
+def running(receiver: Receiver, folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a receiver on a folder, and yield its process and its port once it listens."""
+    port = _free_port()
+    here = {"port": port, "folder": folder}
+    command = [part.format(**here) for part in receiver.command]
+    environment = {name: value.format(**here) for name, value in receiver.environment}
     # The settings of the stack beside it must not reach it.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PRODROME_")}
     silent = subprocess.DEVNULL
@@ -142,7 +145,7 @@ def running(command: list[str], environment: dict[str, str], port: int) -> Itera
             if time.monotonic() > deadline or process.poll() is not None:
                 raise ProdromeError(f"{command[0]} does not listen on port {port}")
             time.sleep(0.1)
-        yield process.pid
+        yield process.pid, port
     finally:
         process.terminate()
         process.wait()
@@ -160,8 +163,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def free_port() -> int:
-    """Return a port that nobody has now."""
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from commands.benching.doors import Receiver, free_port, running
+from commands.benching.doors import Receiver, running
 from commands.benching.figures import Quantiles
 from commands.benching.wire import Load, send_load
 from infra.spool import InstanceHeader, Kind, SpoolLimits, files
@@ -65,14 +65,10 @@ def measure_kept(
     receiver: Receiver, folder: Path, load: Load, kept: int, advance: Callable[[int], None]
 ) -> Kept:
     """Fill a spool, start a receiver on it and send a load; `folder` is removed again."""
-    port = free_port()
-    here = {"port": port, "folder": folder}
-    command = [part.format(**here) for part in receiver.command]
-    given = {name: value.format(**here) for name, value in receiver.environment}
     try:
         fill(folder / "spool", kept, advance)
         began = time.monotonic()
-        with running(command, given, port) as pid:
+        with running(receiver, folder) as (pid, port):
             took_to_start = time.monotonic() - began
             send_load(replace(load, port=port, seed=f"{load.seed} warm-up"))
             took = send_load(replace(load, port=port))

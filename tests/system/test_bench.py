@@ -88,3 +88,17 @@ def test_doors_over_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (reader,) = readers(tmp_path / "spool").values()
     found = [record for number in reader.segments() for record in reader.records(number) if record.kind == 1]
     assert len(found) == 100
+
+
+def test_doors_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the highest rate is kept up, and memory is seen meanwhile."""
+    monkeypatch.setitem(bench_receive.INSTANCES, "200kB", 40)
+    monkeypatch.setattr("commands.benching.soak.SAMPLE_SECONDS", 0.2)
+    asked = ["--soak", "0.05", "--folder", str(tmp_path), "--write", str(tmp_path)]
+    done = CliRunner().invoke(bench_receive.bench_receive, asked)
+    assert done.exit_code == 0, done.output
+    (page,) = tmp_path.glob("soak-*.md")
+    (row,) = [line.split("|")[1:-1] for line in page.read_text().splitlines()[-1:]]
+    assert float(row[0]) > 10
+    assert int(row[2].replace(",", "")) >= 100  # whole studies of each lane
+    assert "to" in row[5]
