@@ -32,6 +32,7 @@ MAX_WAITING_MESSAGES: Final = 2
 
 def bound_connection(assoc: Any) -> None:
     """Bound reading and writing on a new connection; called before its association starts."""
+    assoc.dul.daemon = True  # a process that ends waits for stores, and not for a stranger's connection
     connection = assoc.dul.socket
     sock: socket.socket = connection.socket
     sock.settimeout(SOCKET_SECONDS)
