@@ -137,7 +137,7 @@ def test_f8_cassandra_is_full(small_parts: SmallParts, scaled: Callable[[int, in
     tables.run(f"CREATE TABLE {keyspace}.rows (number int PRIMARY KEY, bytes blob)")
 
     def write(number: int) -> None:
-        tables.run(f"INSERT INTO {keyspace}.rows (number, bytes) VALUES (?, ?)", (number, bytes(500_000)))
+        tables.run(f"INSERT INTO {keyspace}.rows (number, bytes) VALUES (?, ?)", (number, bytes(100_000)))
 
     before, cycles = small_parts.deaths("cassandra"), scaled(1, 20)
     with writing(write) as written:
