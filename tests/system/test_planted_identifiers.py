@@ -202,6 +202,16 @@ def test_digits_of_a_digest_do_not_count() -> None:
         assert search(text.encode()), text
 
 
+def test_a_word_of_base64_does_not_count() -> None:
+    """Four letters occur there by chance; in text, and as the base64 of a longer name, they are found."""
+    search = Search(["Wade", "Beverly"])
+    opaque = base64.b64encode(bytes(range(40, 100))).decode()
+    assert search(f'"{opaque[:31]}7WADE+{opaque[31:]}"'.encode()) == set()
+    for text in (f"{opaque} Wade", f"{opaque}^WADE", "0123456789/Wade", f'"{"x" * 80}","WADE"'):
+        assert search(text.encode()), text
+    assert search(base64.b64encode(b"name of Beverly, and more of the same text behind it, and more"))
+
+
 def test_a_short_value_counts_whole() -> None:
     """A serial number of four digits is found as a value, and not inside a longer number."""
     search = Search(["7671"])
