@@ -9,9 +9,6 @@
 4. Digits inside a digest (16 or more hexadecimal letters in a row, with a letter among them, dashes of a UUID
    allowed) do not count: eight of them occur there by chance, once in some hundred million digests.
 
-5. A word of under 7 letters inside base64 (64 of its letters in a row, digits among them) does not count either:
-   the base64 of longer ones is looked for by itself.
-
 In opaque bytes (pixels, what is encrypted) forms under 7 bytes are left out: 4 letters occur there by chance,
 once in some hundred megabytes for each of them.
 """
@@ -48,8 +45,6 @@ _PRINTABLE: Final = re.compile(rb"[ -~]{5,}")
 OPAQUE_BYTES: Final = 7
 _BASE64_LETTERS: Final = 6
 _HEX: Final = re.compile(rb"[0-9a-fA-F-]+")
-_BASE64: Final = re.compile(rb"[0-9a-zA-Z+/]+")
-_BASE64_RUN: Final = 64
 _DIGEST: Final = 128
 _DIGEST_LETTERS: Final = 16
 _CHUNK: Final = 1 << 20
@@ -200,26 +195,14 @@ def _is_at(form: Form, data: bytes, at: int) -> bool:
     if data[at:end] != form.data:
         return False
     beside = data[max(0, at - 1) : at] + data[end : end + 1]
-    if any(byte in form.edge for byte in beside):
-        return False
-    if form.data.isdigit():
-        return not _is_in_digest(data, at, end)
-    return not (form.data.isalpha() and len(form.data) < OPAQUE_BYTES and _is_in_base64(data, at, end))
+    return not any(byte in form.edge for byte in beside) and not (
+        form.data.isdigit() and _is_in_digest(data, at, end)
+    )
 
 
 def _is_in_digest(data: bytes, begin: int, end: int) -> bool:
     """Whether these bytes stand in a long word of hexadecimal letters; nothing longer than a digest is looked at."""
-    around = _around(_HEX, data, begin, end)
+    before = _HEX.match(data[max(0, begin - _DIGEST) : begin][::-1])
+    behind = _HEX.match(data[end : end + _DIGEST])
+    around = (before[0] if before else b"") + (behind[0] if behind else b"")
     return len(around) + end - begin >= _DIGEST_LETTERS and not around.replace(b"-", b"").isdigit()
-
-
-def _is_in_base64(data: bytes, begin: int, end: int) -> bool:
-    around = _around(_BASE64, data, begin, end)
-    return len(around) + end - begin >= _BASE64_RUN and any(map(str.isdigit, around.decode()))
-
-
-def _around(kind: "re.Pattern[bytes]", data: bytes, begin: int, end: int) -> bytes:
-    """Return what stands on both sides, as far as it is of one kind."""
-    before = kind.match(data[max(0, begin - _DIGEST) : begin][::-1])
-    behind = kind.match(data[end : end + _DIGEST])
-    return (before[0] if before else b"") + (behind[0] if behind else b"")

@@ -2,6 +2,7 @@
 
 A `Place` has a name, its bytes as they are, and its single values where it has some. What is packed is
 unpacked as well (a deflated dataset, base64 and zlib inside JSON), so that nothing hides in a packing of ours.
+The letters of a packing that was unpacked to its last byte are opaque: four in a row make a name by chance.
 `hits` searches them.
 """
 
@@ -65,13 +66,17 @@ def of_text(name: str, data: bytes) -> Iterator[Place]:
         strings = tuple(_strings(json.loads(data)))
     except ValueError:
         strings = (data.decode("latin-1"),) if _BASE64.fullmatch(data.decode("latin-1")) else ()
-    yield Place(name, data, values=strings)
+    outside = data
     for text in strings:
-        inside = _unpacked(text) if _BASE64.fullmatch(text) else None
-        if inside is not None and _is_text(inside):
+        inside, inflated = _unpacked(text) if _BASE64.fullmatch(text) else (b"", False)
+        if inside and _is_text(inside):
             yield from of_text(f"{name} unpacked", inside)
+            if inflated:
+                yield Place(f"{name} packed", text.encode(), opaque=True)
+                outside = outside.replace(text.encode(), b"")
         elif inside:
             yield Place(f"{name} unpacked", inside, opaque=True)
+    yield Place(name, outside, values=strings)
 
 
 def clean_files(house: House) -> Iterator[Place]:
@@ -171,15 +176,17 @@ def _strings(value: Any) -> Iterator[str]:
         yield value
 
 
-def _unpacked(text: str) -> bytes | None:
+def _unpacked(text: str) -> tuple[bytes, bool]:
+    """What base64 holds, and whether all of it was inflated; nothing where it is none."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return None
+        return b"", False
+    worker = zlib.decompressobj()
     try:
-        return zlib.decompress(data)
+        return worker.decompress(data), worker.eof and not worker.unused_data
     except zlib.error:
-        return data
+        return data, False
 
 
 def _is_text(data: bytes) -> bool:
