@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+from disks import MEGABYTE
 from house import CHECKOUT, eventually
 from programs import PLUG
 
@@ -14,6 +16,8 @@ from infra.settings import PREFIX
 from infra.stack.ports import is_free
 from producers.send import Destination, echo
 
+#: The guide's: what a hostile peer may cost in memory, and how soon its slot is free again.
+PEER_BYTES, SLOT_SECONDS = 32 * MEGABYTE, 30.0
 _SOURCE = '[[source]]\nname = "local"\nproject = "{project}"\naddresses = ["127.0.0.0/8"]\n'
 
 
@@ -58,6 +62,11 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.end(signal.SIGTERM)
+
+    @property
+    def memory(self) -> int:
+        """The bytes that it holds."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def end(self, number: signal.Signals) -> None:
         """End it with a signal, and wait until it has ended."""

@@ -19,15 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
+from disks import MEGABYTE
 from house import eventually
 from loads import write_small
 from order import STRACE, uncovered
-from receivers import Receiver
+from receivers import PEER_BYTES, SLOT_SECONDS, Receiver
 from scale import LONG
 from sender import Ledger, Sender, is_success
-from wires import BadWire
+from wires import BadWire, element, ended
 
 from infra.spool import InstanceHeader, SpoolStore, pointer_to, readers
 from producers import upper_layer as ul
@@ -36,9 +36,6 @@ from producers.send import Association, echo
 Scaled = Callable[[int, int], int]
 
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
-MEGABYTE = 1 << 20
-#: The guide's: what a hostile peer may cost in memory, and how soon its slot is free again.
-PEER_BYTES, SLOT_SECONDS = 32 * MEGABYTE, 30.0
 
 
 class Kept(NamedTuple):
@@ -136,14 +133,14 @@ def test_f16_from_nothing_to_gigabytes(tmp_path: Path, scaled: Scaled) -> None:
     with Receiver(home, PRODROME_RECEIVE_MAX_OBJECT_BYTES=size + MEGABYTE) as receiver:
         association = Association(receiver.destination, {(CT, EXPLICIT): 1})
         assert association.store_from(Zeros(100), CT, "1.2.1", EXPLICIT) == 0
-        before = memory(receiver)
+        before = receiver.memory
         assert association.store_from(Zeros(size), CT, "1.2.2", EXPLICIT) == 0
         assert association.store_from(Zeros(0), CT, "1.2.3", EXPLICIT) == 0
         with pytest.raises(Exception, match=r"Reset|abort|closed|Broken"):
             association.store_from(Zeros(size + 2 * MEGABYTE), CT, "1.2.4", EXPLICIT)
         association.close()
         assert echo(receiver.destination) == 0
-        grown = memory(receiver) - before
+        grown = receiver.memory - before
     print(f"{size >> 20} MB taken, memory grew by {grown >> 20} MB")
     assert grown < PEER_BYTES
     assert sorted(one.uid for one in kept(home)) == ["1.2.1", "1.2.2", "1.2.3"]
@@ -168,27 +165,13 @@ def test_f17_slow_sockets(tmp_path: Path, scaled: Scaled) -> None:
             assert echo(receiver.destination) == 0
             took.append(time.monotonic() - began)
             time.sleep(0.5)
-        eventually(lambda: gone([one._socket for one in slow]), "slots", SLOT_SECONDS)
-        eventually(lambda: gone(strangers), "sockets", SLOT_SECONDS)
+        eventually(lambda: all(ended(one._socket) for one in slow), "slots", SLOT_SECONDS)
+        eventually(lambda: all(map(ended, strangers)), "sockets", SLOT_SECONDS)
         again = [Association(receiver.destination, {(CT, EXPLICIT): 1}) for _ in range(40)]
         for peer in [*strangers, *slow, *again]:
             peer.close()
     print(f"echo: p99 {sorted(took)[int(0.99 * len(took))]:.3f} s of {len(took)}")
     assert max(took) < 2.0
-
-
-def gone(peers: list[socket.socket]) -> bool:
-    """Whether the receiver has ended all of these."""
-    for peer in peers:
-        peer.settimeout(0.01)
-        try:
-            while peer.recv(100):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            continue
-    return True
 
 
 def test_f19_the_network_fails(tmp_path: Path, chance: random.Random, scaled: Scaled) -> None:
@@ -231,13 +214,13 @@ def test_a_dataset_without_end(tmp_path: Path, scaled: Scaled) -> None:
     home = tmp_path / "home"
     with Receiver(home) as receiver:
         association = Association(receiver.destination, {(CT, EXPLICIT): 1})
-        before = memory(receiver)
+        before = receiver.memory
         command = ul.store_command(1, CT, "1.2.1")
         association._socket.sendall(ul.command_pdu(1, command))
         fragment = ul.data_pdu(1, bytes(120_000), last=False)
         for _ in range(scaled(1500, 9000)):
             association._socket.sendall(fragment)
-        grown = memory(receiver) - before
+        grown = receiver.memory - before
         parts = list((home / "spool").glob("*.part"))
         association._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         association.close()
@@ -282,12 +265,6 @@ def hostile_uids(chance: random.Random) -> Iterator[bytes]:
         yield f"1.2.{number}".encode() if number % 10 == 9 else stem + chance.choice((b"", b" ", b"\0"))
 
 
-def element(tag: int, value: bytes) -> bytes:
-    """Return a UI element, explicit little endian."""
-    padded = value + b"\0" * (len(value) % 2)
-    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(padded)) + padded
-
-
 def store_raw(association: Association, uid: bytes, dataset: bytes) -> int:
     """Send a store whose command names any bytes; return the status."""
     values = {
@@ -310,8 +287,3 @@ class Zeros:
         taken = min(count, self._left)
         self._left -= taken
         return bytes(taken)
-
-
-def memory(receiver: Receiver) -> int:
-    """Return the resident bytes of a receiver."""
-    return int(psutil.Process(receiver.process.pid).memory_info().rss)

@@ -25,7 +25,7 @@ from commands.status import GROUPS
 from infra.connections import kafka_of
 from infra.kafka import client_config
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(6 * 3600)]
+pytestmark = pytest.mark.stack
 
 Scaled = Callable[[int, int], int]
 

@@ -29,7 +29,7 @@ from trial import Trial
 
 from infra.stack import processes
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(6 * 3600)]
+pytestmark = pytest.mark.stack
 
 
 @pytest.mark.skipif(not LONG, reason="starts everything anew, three minutes: make chaos")

@@ -25,7 +25,7 @@ from schemas.codec import Message
 from schemas.events import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTER_TOPIC
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(6 * 3600)]
+pytestmark = pytest.mark.stack
 
 Scaled = Callable[[int, int], int]
 HOUR = 3600

@@ -1,8 +1,9 @@
-"""A bad way between a sender and a receiver: delays, and ends that come wherever chance has them."""
+"""What is on a wire: a bad way between a sender and a receiver, elements by hand, and whether a peer has hung up."""
 
 import random
 import select
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -64,3 +65,22 @@ class BadWire:
                         for end in (near, far):  # a reset, not an end: what is on its way is lost
                             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                         return
+
+
+def element(tag: int, value: bytes) -> bytes:
+    """Return a UI element, explicit little endian."""
+    padded = value + b"\0" * (len(value) % 2)
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(padded)) + padded
+
+
+def ended(peer: socket.socket) -> bool:
+    """Whether the other end has ended this connection."""
+    peer.settimeout(0.01)
+    try:
+        while peer.recv(100):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
