@@ -146,7 +146,7 @@ def _bench_kept(kept: str, repeats: int, folder: Path | None, page: Path | None)
 
 
 def _bench_soak(minutes: float, folder: Path | None, page: Path | None) -> None:
-    load = Load(seed="soak", instances=INSTANCES["200kB"], associations=1, side=SIDES["200kB"])
+    load = Load(seed="soak", instances=INSTANCES["200kB"], associations=4, side=SIDES["200kB"])
     with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-", dir=folder) as temporary:
         place = Path(temporary) / "run"
         place.mkdir()

@@ -15,7 +15,7 @@ import zlib
 from typing import Final, NamedTuple
 
 from schemas.errors import ProdromeError
-from schemas.ids import valid_uid
+from schemas.ids import UID, valid_uid
 
 IMPLICIT_LE: Final = "1.2.840.10008.1.2"
 EXPLICIT_LE: Final = "1.2.840.10008.1.2.1"
@@ -51,7 +51,7 @@ _SHORT_VR: Final = frozenset(
 #: Bytes of an element before its value.
 _HEAD_BYTES: Final = dict.fromkeys(_SHORT_VR, 8) | dict.fromkeys(_LONG_VR, 12)
 _VR: Final = re.compile(rb"[A-Z]{2}")
-_UID: Final = re.compile(rb"([0-9.]{1,64})[\0 ]*")
+_UID: Final = re.compile(b"(" + UID.encode() + rb")[\0 ]*")
 #: By byte order: group, element, VR, 16-bit and 32-bit length of an explicit head; the length of an implicit one.
 _HEADS: Final = {
     big: (struct.Struct(order + "HH2sHI").unpack_from, struct.Struct(order + "I").unpack_from)

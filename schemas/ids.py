@@ -12,7 +12,9 @@ from typing import Final
 #: Namespace of every UUIDv5 that prodrome makes; a random UUID, fixed for ever.
 NAMESPACE: Final = uuid.UUID("6f1d3b0e-6f0c-4f0a-9d55-0c8f5a4b7e21")
 
-_UID: Final = re.compile(r"[0-9.]{1,64}")
+#: What a UID may hold (PS3.5 9.1), as a regular expression.
+UID: Final = r"[0-9.]{1,64}"
+_UID: Final = re.compile(UID)
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 

@@ -158,6 +158,11 @@ def _cpu_of(pid: int) -> float:
     return waited + sum(row.cpu_seconds for row in processes.tree(pid, processes.table()))
 
 
+def rss_mb(pid: int) -> float:
+    """Return the memory of a receiver and its children."""
+    return sum(row.rss_bytes for row in processes.tree(pid, processes.table())) / (1 << 20)
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

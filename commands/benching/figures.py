@@ -7,9 +7,11 @@ their way neither pile up nor take longer and longer.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from commands.benching.gauges import Usage
+
+T = TypeVar("T")
 
 #: A sender that is this far behind its schedule did not keep the rate.
 BEHIND_SECONDS: Final = 2.0
@@ -126,8 +128,13 @@ class WholeWay:
             return f"piling up: {self.piled_seconds:.0f} s more on their way at the end"
         return "stable"
 
-    def _later(self) -> tuple[Sample, ...]:
-        return self.samples[len(self.samples) // 3 :]
+    def _later(self) -> Sequence[Sample]:
+        return later_part(self.samples)
+
+
+def later_part(samples: Sequence[T]) -> Sequence[T]:
+    """Return the later two thirds: what is made once is made by then."""
+    return samples[len(samples) // 3 :]
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from commands.benching.doors import Receiver, running
+from commands.benching.doors import Receiver, rss_mb, running
 from commands.benching.figures import Quantiles
 from commands.benching.wire import Load, send_load
 from infra.spool import InstanceHeader, Kind, SpoolLimits, files
 from infra.spool.format import AssociationsOpenHeader, payload_hash
 from infra.spool.segment import Segment, new_header
-from infra.stack import processes
 
 #: Of the dataset of an instance that is kept.
 _PAYLOAD: Final = bytes(400)
@@ -32,7 +31,6 @@ _TRACE: Final = "0" * 32
 class Kept:
     """One receiver over so many kept instances: how long it took to listen, and how it then answered."""
 
-    kept: int
     start_seconds: float
     ack: Quantiles
     rss_mb: float
@@ -72,10 +70,10 @@ def measure_kept(
             took_to_start = time.monotonic() - began
             send_load(replace(load, port=port, seed=f"{load.seed} warm-up"))
             took = send_load(replace(load, port=port))
-            rss = sum(row.rss_bytes for row in processes.tree(pid, processes.table()))
+            held = rss_mb(pid)
     finally:
         shutil.rmtree(folder)
-    return Kept(kept=kept, start_seconds=took_to_start, ack=Quantiles.of(took.ack_ms), rss_mb=rss / (1 << 20))
+    return Kept(start_seconds=took_to_start, ack=Quantiles.of(took.ack_ms), rss_mb=held)
 
 
 def _header(number: int) -> InstanceHeader:

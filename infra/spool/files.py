@@ -146,7 +146,9 @@ def sync_folder(folder: Path) -> None:
 
 def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
     """Write all buffers at `offset` and return the offset behind them; a short write is continued."""
-    if len(buffers) <= _PIECES:
+    if (
+        len(buffers) <= _PIECES
+    ):  # nearly always one call is all; after a short one the loop writes it once more
         written = os.pwritev(descriptor, buffers, offset)
         if written == sum(map(len, buffers)):
             return offset + written
