@@ -100,10 +100,10 @@ def bench_receive(
                             runs[-1][receiver.name] = measure(receiver, Path(temporary) / "run", load)
                             progress.advance(task)
                     rows += _rows(size, count, [receiver.name for receiver in found], runs)
-    head, lines = _table(rows)
+                    head, lines = _table(rows)
+                    if page is not None:  # after each load: half an hour is long
+                        _write(page, "receive", "The door beside its peers", f"{repeats} pairs each.", head, lines)
     _show(head, lines)
-    if page is not None:
-        _write(page, "receive", "The door beside its peers", f"{repeats} pairs each.", head, lines)
     return None
 
 

@@ -10,7 +10,6 @@ Nothing is published or indexed here. A repeat writes the same objects under the
 
 import base64
 import dataclasses
-import json
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ class Boundary:
             keys=keys,
         )
         path = f"{project}/{key[:2]}/{key}"
-        metadata = base64.b64encode(zlib.compress(json.dumps(done.metadata).encode(), COMPRESSION)).decode()
+        metadata = base64.b64encode(zlib.compress(done.metadata_json.encode(), COMPRESSION)).decode()
         small = len(metadata) <= self._settings.catalog.metadata_inline_bytes
         return Crossing(
             **common,

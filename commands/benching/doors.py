@@ -152,10 +152,18 @@ def running(receiver: Receiver, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _cpu_of(pid: int) -> float:
-    # Children that ended are counted in their parent: DCMTK forks for each association.
+    # DCMTK forks for each association, and a child that ended is counted in its parent: one that is waited for
+    # between the two looks would be in neither.
+    while True:
+        before = _cpu_of_ended_children(pid)
+        alive = sum(row.cpu_seconds for row in processes.tree(pid, processes.table()))
+        if before == _cpu_of_ended_children(pid):
+            return before + alive
+
+
+def _cpu_of_ended_children(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    waited = (int(fields[13]) + int(fields[14])) / processes.TICK
-    return waited + sum(row.cpu_seconds for row in processes.tree(pid, processes.table()))
+    return (int(fields[13]) + int(fields[14])) / processes.TICK
 
 
 def rss_mb(pid: int) -> float:

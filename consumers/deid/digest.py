@@ -12,7 +12,8 @@ by the dictionary and, where it is silent, by the bytes: never by the VR on the 
 
 import hashlib
 import struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -26,9 +27,6 @@ from consumers.deid.elements import (
     items_in,
 )
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
 _PADDING_TAG: Final = 0xFFFCFFFC
 _PAD: Final = b"\x00 "
 _SWAPPED_WIDTH: Final = {
@@ -37,7 +35,8 @@ _SWAPPED_WIDTH: Final = {
     for vr in vrs.split()
 }
 _TEXT_BYTES: Final = bytes(range(0x20, 0x100)) + b"\t\n\f\r\x1b"
-_PACK_PATH = struct.Struct("<LL").pack
+_LONG: Final = 1 << 16  # bytes; longer values are not copied
+pack_path = struct.Struct("<LL").pack
 _PACK_LENGTH = struct.Struct("<Q").pack
 
 
@@ -49,20 +48,78 @@ def little_endian(element: Element, *, big: bool) -> Bytes:
     return np.frombuffer(element.value, dtype=f">u{width}").astype(f"<u{width}").tobytes()
 
 
-def content_id(dataset: Dataset, *, big: bool) -> str:
+class Part(Protocol):
+    """What an element adds to the content digest behind its path: `content`, then `content_bulk` if it is long."""
+
+    @property
+    def content(self) -> bytes: ...
+
+    @property
+    def content_bulk(self) -> Bytes: ...
+
+
+def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tuple[bytes, Bytes]:
+    """Return what an element adds to the digest behind its path; the second is its value where that is long.
+
+    Parameters
+    ----------
+    element : Element
+        As received.
+    path : bytes
+        Where it stands; counts only where there are items inside.
+    big : bool
+        Its value is in big endian.
+    root : bool
+        It stands in the root, where pixel data are left out.
+    """
+    tag = element.tag
+    if tag & 0xFFFF == 0 or tag == _PADDING_TAG or (root and tag in PIXEL_TAGS):
+        return b"", b""
+    items = element.items
+    if items is None and dictionary_vr(tag) in ("UN", "SQ"):
+        items = items_in(element.value)
+    if items is not None:
+        return _items_content(tag, items, path), b""
+    if element.fragments is not None:
+        value: Bytes = b"".join(element.fragments[1:])
+    else:
+        value = _without_pad(tag, little_endian(element, big=big) if big else element.value)
+    head = pack_path(tag, 0) + _PACK_LENGTH(len(value))
+    return (head, value) if len(value) > _LONG else (head + value, b"")
+
+
+def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Part]]]) -> bytes:
+    """Return what a sequence adds behind its path: `items` are the path and the elements of each."""
+    if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
+        return b""
+    parts: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
+    for here, item in items:
+        parts.append(here)
+        for one in item:
+            if one.content:
+                parts += (here, one.content, one.content_bulk)
+    return b"".join(parts)
+
+
+def content_id(found: Iterable[Part]) -> str:
     """Return the digest of everything but the root pixel data, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    _add(digest, (e for e in dataset if e.tag not in PIXEL_TAGS), b"", big=big)  # type: ignore[arg-type]
+    digest, parts = hashlib.sha256(), []
+    for one in found:
+        parts.append(one.content)
+        if one.content_bulk:
+            digest.update(b"".join(parts))
+            digest.update(one.content_bulk)
+            parts = []
+    digest.update(b"".join(parts))
     return digest.hexdigest()
 
 
-def pixel_id(dataset: Dataset, *, big: bool) -> str:
+def pixel_id(pixels: Iterable[Element], *, big: bool) -> str:
     """Return the digest of the root pixel data, as hexadecimal digits; of nothing where there is none."""
     digest = hashlib.sha256()
-    for element in dataset:
-        if element.tag in PIXEL_TAGS:
-            for part in _pixel_parts(element, big=big):
-                digest.update(part)
+    for element in pixels:
+        for part in _pixel_parts(element, big=big):
+            digest.update(part)
     return digest.hexdigest()
 
 
@@ -72,29 +129,17 @@ def _pixel_parts(element: Element, *, big: bool) -> tuple[Bytes, ...]:
     return (little_endian(element, big=big),)
 
 
-def _add(digest: "_Hash", dataset: Dataset, path: bytes, *, big: bool) -> None:
-    for element in dataset:
-        tag = element.tag
-        if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
-            continue
-        here = path + _PACK_PATH(tag, 0)
-        items, swapped = element.items, big
-        if items is None and dictionary_vr(tag) in ("UN", "SQ"):
-            # Bytes inside UN are little endian whatever the syntax.
-            items, swapped = items_in(element.value), False
-        if items is None:
-            value = element.value if element.fragments is None else b"".join(element.fragments[1:])
-            if big and element.fragments is None:
-                value = little_endian(element, big=True)
-            value = _without_pad(tag, value)
-            digest.update(here + _PACK_LENGTH(len(value)))
-            digest.update(value)
-            continue
-        digest.update(here + _PACK_LENGTH(len(items)))
-        for number, item in enumerate(items, 1):
-            inner = path + _PACK_PATH(tag, number)
-            digest.update(inner)
-            _add(digest, item, inner, big=swapped)
+def _items_content(tag: int, items: Sequence[Dataset], path: bytes) -> bytes:
+    # Bytes inside UN are little endian whatever the syntax.
+    parts: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
+    for number, item in enumerate(items, 1):
+        here = path + pack_path(tag, number)
+        parts.append(here)
+        for element in item:
+            content, bulk = content_parts(element, here, big=False, root=False)
+            if content:
+                parts += (here, content, bulk)
+    return b"".join(parts)
 
 
 def _without_pad(tag: int, value: Bytes) -> Bytes:

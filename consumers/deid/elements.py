@@ -21,12 +21,14 @@ from schemas.errors import Quarantine
 
 MAX_DEPTH: Final = 64  # pydicom itself fails near 200; no IOD nests deeper than about 10
 MAX_ELEMENTS: Final = 1_000_000  # a 10,000-frame enhanced object has about 600,000
+MAX_IN_ITEM: Final = 65_536  # the dictionary has about 5,300, private blocks some thousands
 MAX_INFLATED: Final = 512 * 1024 * 1024
 MAX_RATIO: Final = 200
 
 ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
+ITEM_START: Final = b"\xfe\xff\x00\xe0"  # in little endian
 UNDEFINED: Final = 0xFFFFFFFF
 PIXEL_DATA: Final = 0x7FE00010
 PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
@@ -120,13 +122,19 @@ def read_dataset(data: Bytes, syntax: Syntax) -> Dataset:
 
 def items_in(value: Bytes, depth: int = 0) -> tuple[Dataset, ...] | None:
     """Read a value that consists wholly of implicit little endian items; None if it does not."""
-    if len(value) < 8 or bytes(value[:4]) != b"\xfe\xff\x00\xe0":
+    if len(value) < 8 or bytes(value[:4]) != ITEM_START:
         return None
     reader = _Reader(memoryview(value), explicit=False, big=False)
     try:
         return reader.items(0, len(value), depth + 1, closed=False)[0]
     except Quarantine:
         return None
+
+
+def read_items(data: Bytes, *, explicit: bool, big: bool, closed: bool) -> tuple[Dataset, ...]:
+    """Read the items of a sequence; `closed` says that they end with a delimiter."""
+    reader = _Reader(memoryview(data), explicit=explicit, big=big)
+    return reader.items(0, len(data), 1, closed=closed)[0]
 
 
 class _Reader:

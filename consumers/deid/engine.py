@@ -1,39 +1,42 @@
 """De-identify one instance: bytes as received in, a clean file and its facts out, or a quarantine reason.
 
-1. Read the dataset within bounds (`elements`): what is cut, too deep or too big goes no further.
+1. Walk the dataset once, within bounds (`walk`): each element is judged by the table, at every level alike
+   (`levels`, `rules`); what is cut, too deep or too big goes no further.
 2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`).
-3. Digest content and pixels (`digest`).
-4. Apply the table at every level (`rules`), put in pseudonyms and method (`pseudonyms`).
-5. Search the result for what identified the patient (`residual`).
-6. Write the clean file, its metadata and facts, and the vault's entry.
+3. Search the result for what identified the patient (`residual`).
+4. Put in pseudonyms and method (`pseudonyms`), digest content and pixels (`digest`).
+5. Write the clean file, its metadata and facts, and the vault's entry.
 
 It fails closed: whatever goes wrong inside is `Quarantine("deid_failed")`, and no detail holds a value of the
 dataset. Pixel data are carried byte for byte. Pure: no I/O; the same input and keys give the same bytes.
 """
 
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import Dataset, inflate, read_dataset
+from consumers.deid.elements import PIXEL_TAGS, Dataset, inflate, read_dataset
+from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
 from consumers.deid.header import Header, check_uids
-from consumers.deid.jsonmodel import json_of
 from consumers.deid.keys import ProjectKeys
+from consumers.deid.levels import Cleaned, own, root_level
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
 from consumers.deid.pixels import check_pixels
 from consumers.deid.profile import Profile, basic_profile
-from consumers.deid.pseudonyms import patient_pseudonym, with_pseudonym
-from consumers.deid.residual import check_residual, identifiers_of
-from consumers.deid.rules import Cleaner
+from consumers.deid.pseudonyms import HISTORY, method_text, own_elements, patient_pseudonym
+from consumers.deid.residual import check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
 from consumers.deid.triage import triage
 from consumers.deid.vault import character_set, patient_module, request_attributes, study_module
-from consumers.deid.writer import dataset_bytes
+from consumers.deid.walk import walk
+from consumers.deid.writer import deflated
 from schemas.errors import Quarantine
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "basic_profile", "clean_object_key", "deidentify", "deidentify_file", "split_part10",
 ]  # fmt: skip
 
+SOP_CLASS_UID = 0x00080016
 _TIMES = (0x0008002A, 0x00080022, 0x00080032, 0x00080023, 0x00080033, 0x00080021, 0x00080031)
 
 
@@ -102,33 +106,69 @@ def clean_object_key(
 
 def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
     syntax = syntax_of(context.transfer_syntax_uid)
-    received = read_dataset(inflate(raw) if syntax.deflated else raw, syntax)
-    header = Header.of(received, big=syntax.big)
+    data = inflate(raw) if syntax.deflated else raw
+    header = _cleaned(data, context.sop_class_uid.rstrip("\x00 "), syntax, profile, keys)
     check_uids(header, context)
     sop_class = header.text(0x00080016)
     triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
     check_pixels(header, syntax.uid, context.admitted)
 
+    found = header.by_tag.values()
+    check_residual(found, frozenset().union(*(one.names for one in found if one.names)))
     vault = _vault_entry(header, context, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
-    cleaned = Cleaner(profile.actions(sop_class), keys, big=syntax.big).clean(received)
-    clean = with_pseudonym(cleaned, patient, profile)
-    check_residual(clean, identifiers_of(received), patient)
-    return _assembled(clean, received, syntax, patient, vault, keys)
+    clean = _with_own(header.by_tag, patient, method_text(profile), syntax)
+    return _assembled(clean, header, syntax, patient, vault, keys)
+
+
+def _cleaned(data: bytes, sop_class_uid: str, syntax: Syntax, profile: Profile, keys: ProjectKeys) -> Header:
+    """Walk the dataset by the table of its SOP class: the one that was said, or else the one it says itself."""
+    header = Header.of(walk(data, root_level(profile.actions(sop_class_uid), keys, syntax)), big=syntax.big)
+    own = header.text(SOP_CLASS_UID)
+    if profile.actions(own) is profile.actions(sop_class_uid):
+        return header
+    return Header.of(walk(data, root_level(profile.actions(own), keys, syntax)), big=syntax.big)
+
+
+def _with_own(by_tag: dict[int, Cleaned], patient: str, method: str, syntax: Syntax) -> dict[int, Cleaned]:
+    """Return what is written, in tag order, with pseudonym and method put in."""
+    written = {tag: one for tag, one in by_tag.items() if one.written}
+    before = tuple(e for tag in HISTORY if tag in written for e in read_dataset(written[tag].written, syntax))
+    written |= (
+        _own(patient, method, syntax) if not before else _said(own_elements(patient, method, before), syntax)
+    )
+    return dict(sorted(written.items()))
+
+
+@lru_cache(maxsize=256)  # of patients: the instances of a study come together
+def _own(patient: str, method: str, syntax: Syntax) -> dict[int, Cleaned]:
+    return _said(own_elements(patient, method), syntax)
+
+
+def _said(elements: Dataset, syntax: Syntax) -> dict[int, Cleaned]:
+    return {element.tag: own(element, syntax) for element in elements}
 
 
 def _assembled(
-    clean: Dataset, received: Dataset, syntax: Syntax, patient: str, vault: VaultEntry, keys: ProjectKeys
+    clean: dict[int, Cleaned],
+    header: Header,
+    syntax: Syntax,
+    patient: str,
+    vault: VaultEntry,
+    keys: ProjectKeys,
 ) -> Deidentified:
-    content, pixels = content_id(received, big=syntax.big), pixel_id(received, big=syntax.big)
+    received = header.by_tag.values()
+    content = content_id(received)
+    pixels = pixel_id((one.element for one in received if one.tag in PIXEL_TAGS), big=syntax.big)
     frame = vault.frame_of_reference_uid
     instance = keys.pseudonymous_uid(vault.sop_instance_uid)
-    signed = any(e.tag == 0x00280103 and any(bytes(e.value)) for e in clean)
-    metadata = json_of(clean, big=syntax.big, signed=signed)
     study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]
     rank = acquisition_rank(vault.acquisition_time, str(study_date), vault.study_instance_uid, keys.order)
+    facts = json.loads(_object(clean[tag] for tag in FACT_TAGS if tag in clean))
+    meta = file_meta(vault.sop_class_uid, instance, syntax.uid)
+    parts = [part for one in clean.values() for part in (one.written, one.bulk) if part]
     return Deidentified(
-        part10=file_meta(vault.sop_class_uid, instance, syntax.uid) + dataset_bytes(clean, syntax),
+        part10=meta + deflated(b"".join(parts)) if syntax.deflated else b"".join((meta, *parts)),
         patient=patient,
         study_instance_uid=keys.pseudonymous_uid(vault.study_instance_uid),
         series_instance_uid=keys.pseudonymous_uid(vault.series_instance_uid),
@@ -140,29 +180,33 @@ def _assembled(
         pixel_key=keys.keyed_digest("pixel", pixels),
         content_id=content,
         pixel_id=pixels,
-        metadata=metadata,
-        facts=facts_of(metadata, rank),
+        metadata_json=_object(clean.values()),
+        facts=facts_of(facts, rank),
         vault=vault,
     )
 
 
+def _object(members: Iterable[Cleaned]) -> str:
+    return "{" + ",".join([one.json for one in members if one.json]) + "}"
+
+
 def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys) -> VaultEntry:
-    received, big = header.dataset, header.big
-    study = study_module(received, big=big)
+    kept = {f"{one.tag:08X}": one.vault for one in header.by_tag.values() if one.vault is not None}
+    study = study_module(kept)
     return VaultEntry(
         study_instance_uid=header.text(0x0020000D),
         series_instance_uid=header.text(0x0020000E),
         sop_instance_uid=header.text(0x00080018),
-        sop_class_uid=header.text(0x00080016),
+        sop_class_uid=header.text(SOP_CLASS_UID),
         frame_of_reference_uid=header.text(0x00200052) or None,
         patient_id=header.text(0x00100020),
         issuer=header.text(0x00100021) or context.issuer,
-        specific_character_set=character_set(received),
-        patient_module=patient_module(received, big=big),
+        specific_character_set=character_set(header.text(0x00080005)),
+        patient_module=patient_module(kept),
         study_module=study,
         accession_number=header.text(0x00080050) or None,
         accession_issuer=next(iter(study.get("00080051", {}).get("Value", [])), None),
-        request_attributes=request_attributes(received, big=big),
+        request_attributes=request_attributes(kept),
         acquisition_time=acquisition_time({tag: header.text(tag) for tag in _TIMES}),
         key_id=keys.key_id,
     )

@@ -27,6 +27,11 @@ MODIFIERS: Final[dict[str, str]] = {
     "399209000": "implant_displaced", "R-102D5": "implant_displaced",
     "399110001": "tangential", "R-102C2": "tangential",
 }  # fmt: skip
+#: what `facts_of` reads
+TAGS: Final = (
+    0x00080008, 0x00080060, 0x00080068, 0x00185101, 0x00200011, 0x00200012, 0x00200013, 0x00200062,
+    0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00281350, 0x00540220, 0x00540222,
+)  # fmt: skip
 #: words that ViewPosition (0018,5101) may say
 _VIEW_WORDS: Final = frozenset(VIEWS.values()) | {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"}
 
@@ -37,7 +42,7 @@ def facts_of(clean: DicomJson, acquisition_rank: int) -> InstanceFacts:
     Parameters
     ----------
     clean : dict
-        DICOM JSON of the de-identified dataset.
+        DICOM JSON of the de-identified dataset, at least of `TAGS`.
     acquisition_rank : int
         From `order.acquisition_rank`: it needs the times that are gone here.
     """

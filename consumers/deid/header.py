@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumers.deid.digest import little_endian
-from consumers.deid.elements import Dataset, Element, dictionary_vr
-from consumers.deid.jsonmodel import encodings_of, plain_text, text_of
+from consumers.deid.elements import Element
+from consumers.deid.jsonmodel import plain_text
+from consumers.deid.levels import Cleaned
 from consumers.deid.model import IntakeContext
 from consumers.deid.triage import Signs
 from schemas.errors import Quarantine
@@ -22,33 +23,32 @@ MAX_UID: Final = 64
 class Header:
     """The root elements of a dataset by tag, with typed reading."""
 
-    dataset: Dataset
-    by_tag: dict[int, Element]
-    encodings: tuple[str, ...]
+    by_tag: dict[int, Cleaned]
     big: bool
 
     @classmethod
-    def of(cls, dataset: Dataset, *, big: bool) -> "Header":
+    def of(cls, found: list[Cleaned], *, big: bool) -> "Header":
         """Index a dataset; quarantine where an attribute occurs twice: which one counts is anybody's guess."""
-        by_tag = {e.tag: e for e in dataset}
-        if len(by_tag) != len(dataset):
+        by_tag = {one.tag: one for one in found}
+        if len(by_tag) != len(found):
             raise Quarantine("unreadable_dataset", "an attribute occurs twice")
-        if any(e.tag >> 16 == 0x0004 for e in dataset):
+        if any(tag >> 16 == 0x0004 for tag in by_tag):
             raise Quarantine("directory_record", "group 0004 in the dataset")
-        return cls(dataset, by_tag, encodings_of(dataset), big)
+        return cls(by_tag, big)
 
     def text(self, tag: int) -> str:
         """Return the text of an attribute, stripped; empty where it is absent."""
-        element = self.by_tag.get(tag)
-        if element is None or element.items is not None:
-            return ""
-        # A sender may have written UN: the dictionary knows what kind of text it is.
-        vr = dictionary_vr(tag) if element.vr == "UN" else element.vr
-        return text_of(element, self.encodings, vr).strip("\x00 ")
+        one = self.by_tag.get(tag)
+        return "" if one is None else one.received
+
+    def element(self, tag: int) -> Element | None:
+        """Return an element as received."""
+        one = self.by_tag.get(tag)
+        return None if one is None else one.element
 
     def number(self, tag: int) -> int:
         """Return the first value of a short (as unsigned) or an integer string; 0 where it is absent."""
-        element = self.by_tag.get(tag)
+        element = self.element(tag)
         if element is None or not element.value:
             return 0
         if element.vr in ("US", "SS"):
@@ -58,7 +58,7 @@ class Header:
 
     def signs(self) -> Signs:
         """Return what the header says about burned-in text."""
-        planes = {tag >> 16 for tag in self.by_tag if tag >> 24 == 0x60 and not (tag >> 16) & 1}
+        planes = {tag >> 16 for tag in self.by_tag if 0x60000000 <= tag < 0x61000000 and not (tag >> 16) & 1}
         return Signs(
             image_type=tuple(part.strip() for part in self.text(0x00080008).split("\\")),
             burned_in_annotation=self.text(0x00280301),

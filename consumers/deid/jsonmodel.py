@@ -15,6 +15,7 @@ from consumers.deid.model import DicomJson
 
 MAX_VALUE: Final = 1024  # bytes; longer values are not what anybody queries by
 
+DEFAULT_ENCODINGS: Final = ("iso8859",)
 _FORMATS: Final = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
@@ -24,7 +25,7 @@ _DELIMITERS: Final = {ord(c) for c in "\r\n\t\f\\^="}
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
-def encodings_of(dataset: Dataset, inherited: tuple[str, ...] = ("iso8859",)) -> tuple[str, ...]:
+def encodings_of(dataset: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODINGS) -> tuple[str, ...]:
     """Return the Python codecs for (0008,0005) of this dataset, or the inherited ones."""
     for element in dataset:
         if element.tag == 0x00080005:
@@ -59,21 +60,22 @@ def json_of(
     big: bool,
     signed: bool = False,
     limit: int = MAX_VALUE,
-    encodings: tuple[str, ...] = ("iso8859",),
+    encodings: tuple[str, ...] = DEFAULT_ENCODINGS,
 ) -> DicomJson:
     """Return a dataset as DICOM JSON, without bulk data and without values over `limit` bytes."""
     encodings = encodings_of(dataset, encodings)
     out: DicomJson = {}
     for element in dataset:
-        entry = _entry(element, big=big, signed=signed, limit=limit, encodings=encodings)
+        entry = entry_of(element, big=big, signed=signed, limit=limit, encodings=encodings)
         if entry is not None:
             out[f"{element.tag:08X}"] = entry
     return out
 
 
-def _entry(
-    element: Element, *, big: bool, signed: bool, limit: int, encodings: tuple[str, ...]
+def entry_of(
+    element: Element, *, big: bool, signed: bool = False, limit: int = MAX_VALUE, encodings: tuple[str, ...]
 ) -> dict[str, Any] | None:
+    """Return the member of one element; None for bulk data and values over `limit` bytes."""
     vr = element.vr
     if element.items is not None:
         items = [

@@ -4,6 +4,7 @@
 side may see everything but `content_id`, `pixel_id` and `vault`. No rules and no I/O here.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +115,11 @@ class Deidentified:
     pixel_key: str
     content_id: str = field(repr=False)
     pixel_id: str = field(repr=False)
-    metadata: DicomJson
+    metadata_json: str
     facts: InstanceFacts
     vault: VaultEntry = field(repr=False)
+
+    @property
+    def metadata(self) -> DicomJson:
+        """The clean dataset in the DICOM JSON model, without bulk data."""
+        return json.loads(self.metadata_json)  # type: ignore[no-any-return]

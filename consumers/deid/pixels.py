@@ -21,7 +21,7 @@ _PADDING_VALUE: Final = 0x00280120
 
 def check_pixels(header: Header, transfer_syntax_uid: str, admitted: frozenset[str] = frozenset()) -> None:
     """Raise `Quarantine` if the pixel data are not what the header says; see `triage` for `admitted`."""
-    for element in (header.by_tag[tag] for tag in PIXEL_TAGS if tag in header.by_tag):
+    for element in filter(None, map(header.element, PIXEL_TAGS)):
         if element.fragments is not None:
             _check_fragments(header, element, video=transfer_syntax_uid.startswith(_VIDEO))
         else:
@@ -56,6 +56,8 @@ def _check_unused_bits(header: Header, element: Element) -> None:
     if allocated not in (8, 16, 32) or not 0 < high < allocated - 1:
         return
     words = np.frombuffer(little_endian(element, big=header.big), dtype=f"<u{allocated // 8}")  # (pixels,)
+    if not words.size or int(words.max()) >> (high + 1) == 0:
+        return  # by far the most: no array but the pixels is touched
     above = words >> (high + 1)
     used = above != 0
     if used.any() and header.number(0x00280103):

@@ -20,6 +20,7 @@ IDENTITY_REMOVED: Final = 0x00120062
 METHOD: Final = 0x00120063
 METHOD_CODES: Final = 0x00120064
 LONGITUDINAL: Final = 0x00280303
+HISTORY: Final = (METHOD, METHOD_CODES)
 
 #: PatientIDs that stand for "none", compared without case, blanks and punctuation
 PLACEHOLDERS: Final = frozenset(
@@ -65,19 +66,27 @@ def method_text(profile: Profile) -> str:
     return f"prodrome {profile.name} PS3.15 {profile.edition} {profile.digest[:8]}"
 
 
-def with_pseudonym(dataset: Dataset, patient: str, profile: Profile) -> Dataset:
-    """Return the cleaned dataset with pseudonym, method, code and flags put in, in tag order."""
-    before = {e.tag: e for e in dataset}
-    own = (
+def own_elements(patient: str, method: str, before: Dataset = ()) -> Dataset:
+    """Return pseudonym, method, code and flags, in tag order.
+
+    Parameters
+    ----------
+    patient : str
+        The pseudonym.
+    method : str
+        From `method_text`.
+    before : tuple of Element
+        What the clean dataset says in `HISTORY` already: it stays.
+    """
+    said = {e.tag: e for e in before}
+    return (
         Element(PATIENT_NAME, "PN", patient.encode()),
         Element(PATIENT_ID, "LO", patient.encode()),
         Element(IDENTITY_REMOVED, "CS", b"YES"),
-        Element(METHOD, "LO", _appended_text(before.get(METHOD), method_text(profile))),
-        _appended_code(before.get(METHOD_CODES)),
+        Element(METHOD, "LO", _appended_text(said.get(METHOD), method)),
+        _appended_code(said.get(METHOD_CODES)),
         Element(LONGITUDINAL, "CS", b"REMOVED"),
     )
-    replaced = {e.tag for e in own}
-    return tuple(sorted((*(e for e in dataset if e.tag not in replaced), *own), key=lambda e: e.tag))
 
 
 def _appended_text(before: Element | None, text: str) -> bytes:

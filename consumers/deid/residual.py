@@ -12,13 +12,12 @@ for by letters in what names the maker. Words that name nobody (`NOBODY`) are no
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol
 
 from consumers.deid.codestream import comments
-from consumers.deid.elements import Dataset, Element
-from consumers.deid.jsonmodel import encodings_of, text_of
+from consumers.deid.elements import Element
+from consumers.deid.jsonmodel import text_of
 from consumers.deid.pseudonyms import PLACEHOLDERS
 from consumers.deid.uids import WELL_KNOWN
 from schemas.errors import Quarantine
@@ -69,91 +68,95 @@ _BINARY_LIMIT: Final = 1 << 20
 _TOKEN: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 _LETTERS: Final = re.compile(r"[^\W\d_]{4,}")
 _SEPARATORS: Final = re.compile(r"[\^=\\]")
+#: kinds of words: a UID, a whole value, a token of one
+_UID, _WHOLE, _WORD = "U", "W", "T"
 
 
-@dataclass(frozen=True, slots=True)
-class Identifiers:
-    """What must not be found: tokens anywhere, short values and UIDs only whole."""
-
-    tokens: frozenset[str]
-    whole: frozenset[str]
-    uids: frozenset[str]
+#: tag and VR of an element
+Where = tuple[int, str]
 
 
-def identifiers_of(dataset: Dataset) -> Identifiers:
-    """Collect the identifiers of a dataset as received."""
-    tokens: set[str] = set()
-    whole: set[str] = set()
-    uids: set[str] = set()
-    for element, encodings in _leaves(dataset, encodings_of(dataset)):
-        if element.tag in _UIDS:
-            uids.update(uid for uid in text_of(element, encodings).split("\\") if uid not in WELL_KNOWN)
-        elif element.vr == "PN" or element.tag in _IDENTIFYING:
-            text = text_of(element, encodings).casefold()
-            tokens.update(_TOKEN.findall(text))
-            whole.update(part.strip() for part in text.split("\\"))
-    return Identifiers(
-        frozenset(tokens - NOBODY), frozenset(whole - NOBODY - {""}), frozenset(filter(None, uids))
-    )
+class Searched(Protocol):
+    """What is searched in one clean element: `traces` (its words and where they stand) and `text`."""
+
+    @property
+    def element(self) -> Element: ...
+
+    @property
+    def traces(self) -> Mapping[str, Where]: ...
+
+    @property
+    def text(self) -> str: ...
 
 
-def check_residual(clean: Dataset, found: Identifiers, own: str) -> None:
+def names_in(element: Element, encodings: tuple[str, ...]) -> frozenset[str]:
+    """Return what identifies in an element as received: words that must not be found, each behind its kind."""
+    if element.tag in _UIDS:
+        uids = text_of(element, encodings).split("\\")
+        return frozenset(_UID + uid for uid in uids if uid and uid not in WELL_KNOWN)
+    if element.vr != "PN" and element.tag not in _IDENTIFYING:
+        return frozenset()
+    text = text_of(element, encodings).casefold()
+    whole = {part.strip() for part in text.split("\\")} - NOBODY - {""}
+    tokens = set(_TOKEN.findall(text)) - NOBODY
+    return frozenset({_WHOLE + part for part in whole} | {_WORD + token for token in tokens})
+
+
+def traces_of(element: Element, encodings: tuple[str, ...]) -> tuple[Mapping[str, Where], str]:
+    """Return the words of a clean element that `names_in` might name, and the text in which UIDs might stand."""
+    words, text = _words(element, encodings)
+    where = (element.tag, element.vr)
+    return dict.fromkeys(words, where), text
+
+
+def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
     """Raise `Quarantine` if an identifier is still in the cleaned dataset.
 
     Parameters
     ----------
-    clean : tuple of Element
+    clean : iterable of Searched
         The dataset that would be passed on.
-    found : Identifiers
-        Of the dataset as received.
-    own : str
-        The patient's pseudonym, which is ours and no hit.
+    names : frozenset of str
+        Of the dataset as received, from `names_in`.
     """
-    for element, encodings in _leaves(clean, encodings_of(clean)):
-        if any(_hits(element, encodings, found, own)):
-            tag = element.tag
-            raise Quarantine(
-                "residual_identifier", f"in ({tag >> 16:04X},{tag & 0xFFFF:04X}), VR {element.vr}"
-            )
+    for one in clean:
+        if one.traces and not names.isdisjoint(one.traces):
+            raise _found(next(where for word, where in one.traces.items() if word in names))
+    uids = [name[1:] for name in names if name[0] == _UID]
+    text = "\n".join([one.text for one in clean if one.text])
+    if any(uid in text for uid in uids):
+        hit = next(one.element for one in clean if any(uid in one.text for uid in uids))
+        raise _found((hit.tag, hit.vr))
 
 
-def _hits(element: Element, encodings: tuple[str, ...], found: Identifiers, own: str) -> Iterator[bool]:
-    if element.vr == "UI":
-        yield not found.uids.isdisjoint(text_of(element, encodings).split("\\"))
-    elif element.vr in _TEXT:
-        text = text_of(element, encodings)
-        if text != own:
-            yield _in_text(text.casefold(), found, letters=element.tag not in _MAKER)
-    elif element.vr in _NUMBERS:
-        yield not found.tokens.isdisjoint(_LETTERS.findall(text_of(element, encodings).casefold()))
-    elif element.vr in _DATES:
-        yield not found.tokens.isdisjoint(_TOKEN.findall(text_of(element, encodings)))
-    elif element.fragments is not None:
-        yield any(_in_bytes(comment, found) for comment in comments(element.fragments[1:]))
-    elif element.vr in _BINARY and len(element.value) <= _BINARY_LIMIT and element.tag >> 16 != 0x7FE0:
-        yield _in_bytes(bytes(element.value), found)
+def _found(where: Where) -> Quarantine:
+    tag, vr = where
+    return Quarantine("residual_identifier", f"in ({tag >> 16:04X},{tag & 0xFFFF:04X}), VR {vr}")
 
 
-def _in_text(text: str, found: Identifiers, *, letters: bool) -> bool:
-    if any(token in found.tokens and (letters or token.isdecimal()) for token in _TOKEN.findall(text)):
-        return True
-    if not found.whole.isdisjoint(part.strip() for part in (text, *_SEPARATORS.split(text))):
-        return True
-    return any(uid in text for uid in found.uids)
+def _words(element: Element, encodings: tuple[str, ...]) -> tuple[Iterable[str], str]:
+    vr = element.vr
+    if vr == "UI":
+        return (_UID + uid for uid in text_of(element, encodings).split("\\")), ""
+    if vr in _TEXT:
+        text = text_of(element, encodings).casefold()
+        tokens = _TOKEN.findall(text)
+        if element.tag in _MAKER:
+            tokens = [token for token in tokens if token.isdecimal()]
+        whole = (part.strip() for part in (text, *_SEPARATORS.split(text)))
+        return (*(_WORD + token for token in tokens), *(_WHOLE + part for part in whole)), text
+    if vr in _NUMBERS:
+        return (_WORD + token for token in _LETTERS.findall(text_of(element, encodings).casefold())), ""
+    if vr in _DATES:
+        return (_WORD + token for token in _TOKEN.findall(text_of(element, encodings))), ""
+    if element.fragments is not None:
+        return (word for comment in comments(element.fragments[1:]) for word in _words_in(comment)), ""
+    if vr in _BINARY and len(element.value) <= _BINARY_LIMIT and element.tag >> 16 != 0x7FE0:
+        return _words_in(bytes(element.value)), ""
+    return (), ""
 
 
-def _in_bytes(data: bytes, found: Identifiers) -> bool:
+def _words_in(data: bytes) -> Iterator[str]:
     # Wide characters are seen by leaving out the zero bytes between them.
-    texts = (data.decode("latin-1"), data.replace(b"\x00", b"").decode("latin-1"))
-    return any(not found.tokens.isdisjoint(_TOKEN.findall(text.casefold())) for text in texts)
-
-
-def _leaves(
-    dataset: Iterable[Element], encodings: tuple[str, ...]
-) -> Iterator[tuple[Element, tuple[str, ...]]]:
-    for element in dataset:
-        if element.items is None:
-            yield element, encodings
-            continue
-        for item in element.items:
-            yield from _leaves(item, encodings_of(item, encodings))
+    for text in (data.decode("latin-1"), data.replace(b"\x00", b"").decode("latin-1")):
+        yield from (_WORD + token for token in _TOKEN.findall(text.casefold()))

@@ -10,78 +10,20 @@
 The pseudonyms and the method's own attributes are put in by `pseudonyms.py`, after this.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from consumers.deid.dummies import dummy
-from consumers.deid.elements import PIXEL_TAGS, SHORT_VRS, TEXT_VRS, Dataset, Element, dictionary_vr
+from consumers.deid.elements import PIXEL_TAGS, SHORT_VRS, TEXT_VRS, Element, dictionary_vr
 from consumers.deid.keys import ProjectKeys
-from consumers.deid.profile import Action, Actions
+from consumers.deid.profile import Action
 from consumers.deid.uids import map_uids
 from consumers.deid.writer import MAX_SHORT
 
 _FIRST_GROUP: Final = 0x0008
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaner:
-    """The table of one SOP class and the keys of one project, ready to be applied."""
-
-    actions: Actions
-    keys: ProjectKeys
-    big: bool = False
-
-    def clean(self, dataset: Dataset, *, nested: bool = False, hollow: bool = False) -> Dataset:
-        """Return the dataset with the table applied to it and to every item inside."""
-        of = self.actions.of
-        done = (
-            self._apply(of(element.tag, nested=nested), element, hollow=hollow)
-            for element in dataset
-            if _readable(element)
-        )
-        return tuple(element for element in done if element is not None)
-
-    def _apply(self, action: Action, element: Element, *, hollow: bool) -> Element | None:
-        match action:
-            case "X":
-                return None
-            case "K":
-                return self._hollowed(element) if hollow else self._kept(element)
-            case "Z":
-                vr = _vr(element)
-                return Element(element.tag, vr, items=() if vr == "SQ" else None)
-            case "D":
-                return self._dummied(element)
-            case "U":
-                return self._mapped(element) if element.items is None else self._kept(element)
-
-    def _kept(self, element: Element) -> Element | None:
-        if element.items is not None:
-            items = tuple(self.clean(item, nested=True) for item in element.items)
-            return element._replace(vr="SQ", items=items)
-        if element.vr == "UN" and element.tag not in PIXEL_TAGS:
-            # A UN value is undeclared and little endian: in big endian only text reads the same.
-            known = _as_known(element)
-            declared = known.vr in TEXT_VRS or (not self.big and known.vr in SHORT_VRS)
-            return known if declared and len(element.value) < MAX_SHORT else None
-        return element
-
-    def _dummied(self, element: Element) -> Element:
-        if element.items is not None:
-            return self._hollowed(element)
-        return self._mapped(element) if _vr(element) == "UI" else dummy(_as_known(element))
-
-    def _hollowed(self, element: Element) -> Element:
-        if element.items is not None:
-            items = tuple(self.clean(item, nested=True, hollow=True) for item in element.items[:1])
-            return element._replace(vr="SQ", items=items)
-        return element if _vr(element) == "CS" else self._dummied(element)
-
-    def _mapped(self, element: Element) -> Element:
-        return Element(element.tag, "UI", map_uids(element.value, self.keys))
-
-
-def _readable(element: Element) -> bool:
+def readable(element: Element) -> bool:
+    """Tell whether the rules can judge an element at all; what they cannot judge goes."""
     tag = element.tag
     if tag & 0xFFFF == 0 or tag >> 16 < _FIRST_GROUP:
         return False
@@ -91,6 +33,59 @@ def _readable(element: Element) -> bool:
     if known == "UN":
         return False
     return known != "SQ" or element.items is not None or not element.value
+
+
+def clean_leaf(
+    element: Element, action: Action, keys: ProjectKeys, *, big: bool, hollow: bool
+) -> Element | None:
+    """Return what an element without items becomes, or None where it goes.
+
+    Parameters
+    ----------
+    element : Element
+        As received.
+    action : str
+        Of the table.
+    keys : ProjectKeys
+        For UIDs.
+    big : bool
+        The dataset is in big endian.
+    hollow : bool
+        It stands in the item of a sequence that is kept as a dummy.
+    """
+    match action:
+        case "X":
+            return None
+        case "K":
+            return _hollowed(element, keys) if hollow else _kept(element, big=big)
+        case "Z":
+            vr = _vr(element)
+            return Element(element.tag, vr, items=() if vr == "SQ" else None)
+        case "D":
+            return _dummied(element, keys)
+        case "U":
+            return _mapped(element, keys)
+
+
+def _kept(element: Element, *, big: bool) -> Element | None:
+    if element.vr == "UN" and element.tag not in PIXEL_TAGS:
+        # A UN value is undeclared and little endian: in big endian only text reads the same.
+        known = _as_known(element)
+        declared = known.vr in TEXT_VRS or (not big and known.vr in SHORT_VRS)
+        return known if declared and len(element.value) < MAX_SHORT else None
+    return element
+
+
+def _hollowed(element: Element, keys: ProjectKeys) -> Element:
+    return element if _vr(element) == "CS" else _dummied(element, keys)
+
+
+def _dummied(element: Element, keys: ProjectKeys) -> Element:
+    return _mapped(element, keys) if _vr(element) == "UI" else dummy(_as_known(element))
+
+
+def _mapped(element: Element, keys: ProjectKeys) -> Element:
+    return Element(element.tag, "UI", map_uids(element.value, keys))
 
 
 def _vr(element: Element) -> str:

@@ -1,9 +1,9 @@
 """What the way back needs, read from the dataset as received. Everything here is trusted."""
 
-from typing import Final
+from typing import Any, Final
 
-from consumers.deid.elements import Dataset
-from consumers.deid.jsonmodel import encodings_of, json_of, plain_text
+from consumers.deid.elements import Element
+from consumers.deid.jsonmodel import entry_of
 from consumers.deid.model import DicomJson
 
 #: Patient module (PS3.3 C.7.1.1) outside group 0010, which is taken whole
@@ -17,36 +17,38 @@ _STUDY: Final = frozenset(
     }
 )  # fmt: skip
 _REQUEST_ATTRIBUTES: Final = 0x00400275
-
+_KEPT: Final = _PATIENT | _STUDY | {_REQUEST_ATTRIBUTES}
+_PATIENT_NAMES: Final = frozenset(f"{tag:08X}" for tag in _PATIENT)
+_STUDY_NAMES: Final = frozenset(f"{tag:08X}" for tag in _STUDY)
 
 _LIMIT: Final = 1 << 20  # comments may be long; bulk data are left out by their VR
 
 
-def character_set(dataset: Dataset) -> tuple[str, ...]:
+def character_set(term: str) -> tuple[str, ...]:
     """Return the terms of (0008,0005) as received."""
-    for element in dataset:
-        if element.tag == 0x00080005:
-            return tuple(plain_text(element.value).split("\\"))
-    return ()
+    return tuple(term.split("\\")) if term else ()
 
 
-def patient_module(dataset: Dataset, *, big: bool) -> DicomJson:
-    """Return the Patient module as received, as DICOM JSON."""
-    chosen = tuple(e for e in dataset if e.tag >> 16 == 0x0010 or e.tag in _PATIENT)
-    return json_of(chosen, big=big, limit=_LIMIT, encodings=encodings_of(dataset))
+def kept_entry(element: Element, encodings: tuple[str, ...], *, big: bool) -> dict[str, Any] | None:
+    """Return an element as received as a member of DICOM JSON."""
+    return entry_of(element, big=big, limit=_LIMIT, encodings=encodings)
 
 
-def study_module(dataset: Dataset, *, big: bool) -> DicomJson:
-    """Return the General Study module as received, as DICOM JSON."""
-    return json_of(
-        tuple(e for e in dataset if e.tag in _STUDY), big=big, limit=_LIMIT, encodings=encodings_of(dataset)
-    )
+def is_kept(tag: int) -> bool:
+    """Tell whether the way back needs this attribute of the root."""
+    return tag >> 16 == 0x0010 or tag in _KEPT
 
 
-def request_attributes(dataset: Dataset, *, big: bool) -> tuple[DicomJson, ...]:
-    """Return the items of the Request Attributes Sequence as received, as DICOM JSON."""
-    encodings = encodings_of(dataset)
-    found = (e.items or () for e in dataset if e.tag == _REQUEST_ATTRIBUTES)
-    return tuple(
-        json_of(item, big=big, limit=_LIMIT, encodings=encodings) for items in found for item in items
-    )
+def patient_module(entries: DicomJson) -> DicomJson:
+    """Choose the Patient module from what is kept of an instance."""
+    return {tag: entry for tag, entry in entries.items() if tag.startswith("0010") or tag in _PATIENT_NAMES}
+
+
+def study_module(entries: DicomJson) -> DicomJson:
+    """Choose the General Study module from what is kept of an instance."""
+    return {tag: entry for tag, entry in entries.items() if tag in _STUDY_NAMES}
+
+
+def request_attributes(entries: DicomJson) -> tuple[DicomJson, ...]:
+    """Choose the items of the Request Attributes Sequence from what is kept of an instance."""
+    return tuple(entries.get(f"{_REQUEST_ATTRIBUTES:08X}", {}).get("Value", ()))

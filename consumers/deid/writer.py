@@ -19,24 +19,37 @@ _SPACE_PADDED: Final = TEXT_VRS - {"UI"}
 def dataset_bytes(dataset: Dataset, syntax: Syntax) -> bytes:
     """Return the encoded dataset, deflated where the syntax says so."""
     body = b"".join(_parts(dataset, syntax))
-    if not syntax.deflated:
-        return body
+    return deflated(body) if syntax.deflated else body
+
+
+def deflated(body: bytes) -> bytes:
+    """Return an encoded dataset in the deflated syntax: raw, padded to an even number of bytes."""
     worker = zlib.compressobj(level=6, wbits=-zlib.MAX_WBITS)
     packed = worker.compress(body) + worker.flush()
     return packed + b"\x00" * (len(packed) % 2)
 
 
-def element_bytes(element: Element, syntax: Syntax) -> Iterable[Bytes]:
-    """Yield header and value of one element."""
+def element_bytes(element: Element, syntax: Syntax) -> tuple[bytes, Bytes]:
+    """Return header and value of one element."""
     if element.items is not None:
         body = b"".join(_item(item, syntax) for item in element.items)
-        return (_header(element.tag, "SQ", len(body), syntax), body)
+        return (sequence_header(element.tag, len(body), syntax), body)
     if element.fragments is not None:
         return (_header(element.tag, element.vr, UNDEFINED, syntax), element.value)
     value = element.value
     if len(value) % 2:
         value = bytes(value) + (b" " if element.vr in _SPACE_PADDED else b"\x00")
     return (_header(element.tag, element.vr, len(value), syntax), value)
+
+
+def sequence_header(tag: int, length: int, syntax: Syntax) -> bytes:
+    """Return the header of a sequence whose items have so many bytes."""
+    return _header(tag, "SQ", length, syntax)
+
+
+def item_header(length: int, syntax: Syntax) -> bytes:
+    """Return the header of an item of so many bytes."""
+    return struct.pack(">HHL" if syntax.big else "<HHL", 0xFFFE, 0xE000, length)
 
 
 def _parts(dataset: Dataset, syntax: Syntax) -> Iterable[Bytes]:
@@ -46,8 +59,7 @@ def _parts(dataset: Dataset, syntax: Syntax) -> Iterable[Bytes]:
 
 def _item(item: Dataset, syntax: Syntax) -> bytes:
     body = b"".join(_parts(item, syntax))
-    order = ">" if syntax.big else "<"
-    return struct.pack(order + "HHL", 0xFFFE, 0xE000, len(body)) + body
+    return item_header(len(body), syntax) + body
 
 
 def _header(tag: int, vr: str, length: int, syntax: Syntax) -> bytes:

@@ -1,12 +1,16 @@
 """Datasets with planted strings, and a search for those strings in bytes as a leak would show them."""
 
 import base64
+import warnings
 from collections.abc import Iterable, Iterator
 
-from consumers.deid.elements import Dataset, Element, dictionary_vr
-from consumers.deid.engine import IntakeContext, Profile, ProjectKeys, deidentify
+from consumers.deid.digest import content_id, pixel_id
+from consumers.deid.elements import PIXEL_TAGS, Dataset, Element, dictionary_vr, inflate
+from consumers.deid.engine import IntakeContext, Profile, ProjectKeys, basic_profile, deidentify
+from consumers.deid.levels import root_level
 from consumers.deid.model import Deidentified
-from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
+from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES, Syntax
+from consumers.deid.walk import walk
 from consumers.deid.writer import dataset_bytes
 from schemas.errors import Quarantine
 
@@ -68,6 +72,16 @@ def context(**changes: object) -> IntakeContext:
         **changes,
     }
     return IntakeContext(**values)  # type: ignore[arg-type]
+
+
+def ids(raw: bytes, syntax: Syntax) -> tuple[str, str]:
+    """The digests of content and pixels of a dataset, whether or not it may pass."""
+    actions = basic_profile().actions(CT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = walk(inflate(raw) if syntax.deflated else raw, root_level(actions, KEYS, syntax))
+    pixels = (one.element for one in found if one.tag in PIXEL_TAGS)
+    return content_id(found), pixel_id(pixels, big=syntax.big)
 
 
 def run(

@@ -1,0 +1,275 @@
+"""What becomes of an element, judged once: the rules, digest, JSON and search words of one place in a dataset.
+
+A `Level` is one way to treat elements: where they stand (root, nested, in a hollowed or a dropped sequence),
+how they are read, and in which character set. It judges each element that it has not met before and remembers
+the judgement by the element's bytes; `walk` asks it. Remembered are short elements only, and no more than
+`MEMO_TOTAL` bytes; what is remembered holds identifiers and stays in the process, which is a trusted one.
+
+An element is judged by itself: nothing here looks at its neighbours. What needs more than one element
+(pseudonyms, the way back, the search) is made from the `Cleaned` of the whole dataset, in `engine`.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+from consumers.deid import residual
+from consumers.deid.digest import content_parts, sequence_content
+from consumers.deid.elements import TEXT_VRS, Bytes, Element, dictionary_vr, read_items
+from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, text_of
+from consumers.deid.keys import ProjectKeys
+from consumers.deid.profile import Action, Actions
+from consumers.deid.rules import clean_leaf, readable
+from consumers.deid.syntaxes import Syntax
+from consumers.deid.vault import is_kept, kept_entry
+from consumers.deid.writer import element_bytes, item_header, sequence_header
+
+MEMO_BYTES: Final = 512  # an element; longer ones seldom come twice
+MEMO_TOTAL: Final = 16 << 20  # of one SOP class, project and syntax; some 10,000 elements
+_ELEMENT_COST: Final = 1200  # of one remembered element beside its bytes, about
+_CHARACTER_SET: Final = 0x00080005
+_SIGN: Final = 0x00280103  # PixelRepresentation
+_LEVEL_COST: Final = 10_000
+_TURNING: Final = frozenset({_CHARACTER_SET, _SIGN})  # how the elements behind them are to be read
+
+Place = Literal["root", "nested", "hollow", "dropped"]
+
+
+class Cleaned(NamedTuple):
+    """One element after its judgement.
+
+    `written` is the clean element as encoded, empty where it is removed, with the value in `bulk` where it is
+    long; `content` is what it adds to the content digest behind its path, likewise with `content_bulk`. `json`
+    is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
+    `names` what it looks for. `received` is the text as received, `vault` its DICOM JSON where the way back
+    needs it.
+    """
+
+    tag: int
+    element: Element
+    written: bytes = b""
+    bulk: Bytes = b""
+    content: bytes = b""
+    content_bulk: Bytes = b""
+    json: str = ""
+    traces: Mapping[str, residual.Where] = {}
+    text: str = ""
+    names: frozenset[str] = frozenset()
+    received: str = ""
+    vault: dict[str, Any] | None = None
+
+
+class Form(NamedTuple):
+    """How elements are encoded."""
+
+    explicit: bool
+    big: bool
+    tag_length: Callable[..., tuple[int, int, int]]
+    short: Callable[..., tuple[int]]
+    long: Callable[..., tuple[int]]
+
+
+def _form(*, explicit: bool, big: bool) -> Form:
+    order = ">" if big else "<"
+    unpack = (struct.Struct(order + code).unpack_from for code in ("HHL", "H", "L"))
+    return Form(explicit, big, *unpack)
+
+
+_FORMS: Final = {(e, b): _form(explicit=e, big=b) for e, b in ((True, False), (False, False), (True, True))}
+
+
+class Level:
+    """See the module; made by `root_level` and by each other."""
+
+    def __init__(
+        self, task: "_Task", place: Place, form: Form, encodings: tuple[str, ...], *, signed: bool
+    ) -> None:
+        self._task, self._place, self._encodings, self._signed = task, place, encodings, signed
+        self.form = form
+        self.sizes: dict[bytes, int] = {}
+        self.memo: dict[bytes, Cleaned] = {}
+        self._inside: dict[int, tuple[Level, Level]] = {}
+
+    def judge(self, element: Element, path: bytes = b"") -> Cleaned:
+        """Return what becomes of an element that has a value; `path` is where it stands, for hidden items."""
+        tag, encodings, big = element.tag, self._encodings, self.form.big
+        root = self._place == "root"
+        content, content_bulk = content_parts(element, path, big=big, root=root)
+        cleaned = Cleaned(
+            tag,
+            element,
+            content=content,
+            content_bulk=content_bulk,
+            names=residual.names_in(element, encodings),
+            received=_text(element, encodings) if root else "",
+            vault=kept_entry(element, encodings, big=big) if root and is_kept(tag) else None,
+        )
+        action = self._action(tag) if readable(element) else "X"
+        clean = clean_leaf(element, action, self._task.keys, big=big, hollow=self._place == "hollow")
+        if clean is None:
+            return cleaned
+        traces, text = residual.traces_of(clean, encodings)
+        header, value = element_bytes(clean, self._task.syntax)
+        long = len(value) > MEMO_BYTES
+        return cleaned._replace(
+            written=header if long else b"".join((header, value)),
+            bulk=value if long else b"",
+            json=self._json(clean),
+            traces=traces,
+            text=text,
+        )
+
+    def remember(self, raw: bytes, one: Cleaned, *, short: bool) -> None:
+        """Remember a judgement by the bytes of the element; `short` says that eight bytes tell its length."""
+        if one.tag in _TURNING or self._task.held > MEMO_TOTAL:
+            return
+        self._task.held += 2 * len(raw) + _ELEMENT_COST
+        self.memo[raw] = one
+        if short:
+            self.sizes[raw[:8]] = len(raw)
+
+    def after(self, one: Cleaned) -> "Level":
+        """Return how the elements behind this one are read."""
+        if one.tag not in _TURNING:
+            return self
+        if one.tag == _CHARACTER_SET:
+            encodings = encodings_of((one.element,), self._encodings)
+            return self._task.level(self._place, self.form, encodings, signed=self._signed)
+        signed = any(bytes(one.element.value))
+        return self._task.level(self._place, self.form, self._encodings, signed=signed)
+
+    def implicit(self) -> "Level":
+        """Return how the items inside UN are read (PS3.5 6.2.2)."""
+        return self._task.level(self._place, _FORMS[False, False], self._encodings, signed=self._signed)
+
+    def inside(self, tag: int) -> tuple["Level", "Level"]:
+        """Return how the first item of a sequence is cleaned, and how the others."""
+        levels = self._inside.get(tag)
+        if levels is None:
+            first, rest = self._places(tag)
+            levels = (self._at(first), self._at(rest))
+            self._inside[tag] = levels
+        return levels
+
+    def join(
+        self, tag: int, items: list[tuple[bytes, list[Cleaned]]], raw: Bytes, *, closed: bool
+    ) -> Cleaned:
+        """Return what becomes of a sequence whose items (each behind its path) are cleaned; `raw` are its bytes."""
+        action = self._sequence_action(tag)
+        cleaned = Cleaned(
+            tag,
+            Element(tag, "SQ", items=()),
+            content=sequence_content(tag, items),
+            names=frozenset().union(*(one.names for _, item in items for one in item)),
+            vault=self._vault_sequence(tag, raw, closed=closed),
+        )
+        if action == "X":
+            return cleaned
+        written = [] if action == "Z" else [item for _, item in items]
+        if self.inside(tag)[0]._place == "hollow":
+            written = written[:1]
+        body = b"".join(_encoded(item, self._task.syntax) for item in written)
+        members = ",".join(f"{{{','.join(one.json for one in item if one.json)}}}" for item in written)
+        leaves = [one for item in written for one in item if one.traces or one.text]
+        return cleaned._replace(
+            written=sequence_header(tag, len(body), self._task.syntax) + body,
+            json=f'"{tag:08X}":{{"vr":"SQ","Value":[{members}]}}'
+            if written
+            else f'"{tag:08X}":{{"vr":"SQ"}}',
+            traces={word: where for one in leaves for word, where in one.traces.items()},
+            text="\n".join(one.text for one in leaves if one.text),
+        )
+
+    def _at(self, place: Place) -> "Level":
+        return self._task.level(place, self.form, self._encodings, signed=self._signed)
+
+    def _action(self, tag: int) -> Action:
+        if self._place == "dropped":
+            return "X"
+        return self._task.actions.of(tag, nested=self._place != "root")
+
+    def _sequence_action(self, tag: int) -> Action:
+        return self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
+
+    def _places(self, tag: int) -> tuple[Place, Place]:
+        match self._sequence_action(tag):
+            case "X" | "Z":
+                return "dropped", "dropped"
+            case "D":
+                return "hollow", "dropped"
+            case "K" if self._place == "hollow":
+                return "hollow", "dropped"
+            case _:
+                return "nested", "nested"
+
+    def _vault_sequence(self, tag: int, raw: Bytes, *, closed: bool) -> dict[str, Any] | None:
+        if self._place != "root" or not is_kept(tag):
+            return None
+        items = read_items(raw, explicit=self.form.explicit, big=self.form.big, closed=closed)
+        return kept_entry(Element(tag, "SQ", items=items), self._encodings, big=self.form.big)
+
+    def _json(self, clean: Element) -> str:
+        entry = entry_of(clean, big=self.form.big, signed=self._signed, encodings=self._encodings)
+        return "" if entry is None else _member(clean.tag, entry)
+
+
+class _Task:
+    """What all instances of one SOP class, project and transfer syntax share: rules, keys, memory."""
+
+    def __init__(self, actions: Actions, keys: ProjectKeys, syntax: Syntax) -> None:
+        self.actions, self.keys, self.syntax = actions, keys, syntax
+        self.held = 0
+        self._levels: dict[tuple[Place, Form, tuple[str, ...], bool], Level] = {}
+
+    def level(self, place: Place, form: Form, encodings: tuple[str, ...], *, signed: bool) -> Level:
+        """Return the level of these properties."""
+        name = (place, form, encodings, signed)
+        found = self._levels.get(name)
+        if found is None:
+            self.held += _LEVEL_COST
+            found = self._levels[name] = Level(self, place, form, encodings, signed=signed)
+        return found
+
+    def root(self) -> Level:
+        """Return the level of a root, as an instance begins; the memory begins anew where it is full."""
+        if self.held > MEMO_TOTAL:
+            self._levels.clear()
+            self.held = 0
+        form = _FORMS[self.syntax.explicit, self.syntax.big]
+        return self.level("root", form, DEFAULT_ENCODINGS, signed=False)
+
+
+def root_level(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> Level:
+    """Return how the root of a dataset is cleaned, with what was learned from earlier ones."""
+    return _task(actions, keys, syntax).root()
+
+
+@lru_cache(maxsize=8)  # each may hold MEMO_TOTAL
+def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
+    return _Task(actions, keys, syntax)
+
+
+def own(element: Element, syntax: Syntax) -> Cleaned:
+    """Return an element of our own making, as it is written and said."""
+    entry = entry_of(element, big=syntax.big, encodings=DEFAULT_ENCODINGS)
+    json_text = "" if entry is None else _member(element.tag, entry)
+    return Cleaned(element.tag, element, written=b"".join(element_bytes(element, syntax)), json=json_text)
+
+
+def _member(tag: int, entry: dict[str, Any]) -> str:
+    return f'"{tag:08X}":{json.dumps(entry, separators=(",", ":"))}'
+
+
+def _encoded(item: Iterable[Cleaned], syntax: Syntax) -> bytes:
+    body = b"".join(part for one in item for part in (one.written, one.bulk))
+    return item_header(len(body), syntax) + body
+
+
+def _text(element: Element, encodings: tuple[str, ...]) -> str:
+    # A sender may have written UN: the dictionary knows what kind of text it is.
+    vr = dictionary_vr(element.tag) if element.vr == "UN" else element.vr
+    if vr not in TEXT_VRS and len(element.value) > MEMO_BYTES:
+        return ""
+    return text_of(element, encodings, vr).strip("\x00 ")

@@ -1,0 +1,206 @@
+"""The one pass over a received dataset: every element is met once and becomes a `Cleaned`.
+
+1. The first eight bytes of an element (tag, VR, length) say how long it is: `Level.sizes` knows the forms
+   that were met before, so that no header is taken apart twice.
+2. The bytes of a short element say what becomes of it: `Level.memo` knows the elements that were judged
+   before. In a series nearly every element is one of those: no Python object is made of it.
+3. What is new is read within bounds and judged (`levels.Level.judge`); sequences are walked item by item,
+   each element with the path that the content digest needs.
+
+Depth, elements, declared lengths and delimiters are checked on the way; what does not fit is a
+`Quarantine`. Recursion is bounded by `MAX_DEPTH`. Nothing is decided here about what an element may keep.
+"""
+
+from typing import Final
+
+from consumers.deid.digest import pack_path
+from consumers.deid.elements import (
+    ITEM,
+    ITEM_END,
+    ITEM_START,
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    MAX_IN_ITEM,
+    PIXEL_TAGS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Bytes,
+    Element,
+    dictionary_vr,
+)
+from consumers.deid.levels import MEMO_BYTES, Cleaned, Level
+from schemas.errors import Quarantine
+
+_FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
+
+
+def walk(data: bytes, level: Level) -> list[Cleaned]:
+    """Read and clean a whole dataset (already inflated).
+
+    Parameters
+    ----------
+    data : bytes
+        The dataset; what is returned holds views into it.
+    level : Level
+        How the root is read and cleaned.
+
+    Raises
+    ------
+    schemas.errors.Quarantine
+        `truncated`, `over_limit` or `unreadable_dataset`.
+    """
+    found, _ = _Walk(data).elements(0, len(data), level, b"", 0, closed=False)
+    return found
+
+
+class _Walk:
+    """No cursor: every method takes a position and returns the next one."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.view = memoryview(data)
+        self.left = MAX_ELEMENTS
+
+    def elements(
+        self, pos: int, end: int, level: Level, path: bytes, depth: int, *, closed: bool
+    ) -> tuple[list[Cleaned], int]:
+        """Clean the elements up to `end`, or up to an item delimiter where the item is `closed` by one."""
+        if depth > MAX_DEPTH:
+            raise Quarantine("over_limit", f"nested deeper than {MAX_DEPTH}")
+        data, sizes, memo = self.data, level.sizes, level.memo
+        found: list[Cleaned] = []
+        while pos < end:
+            if len(found) > MAX_IN_ITEM:
+                raise Quarantine("over_limit", f"more than {MAX_IN_ITEM} elements in one item")
+            stop = pos + sizes.get(data[pos : pos + 8], _FAR)
+            one = memo.get(data[pos:stop]) if stop <= end else None
+            if one is None:
+                if end - pos < 8:
+                    raise Quarantine("truncated", f"{end - pos} bytes where an element was expected")
+                group, number, length = level.form.tag_length(data, pos)
+                tag = group << 16 | number
+                if tag == ITEM_END and closed:
+                    closed, pos = False, pos + 8
+                    break
+                one, stop = self.element(tag, length, pos, end, level, path, depth)
+                level = level.after(one)
+                sizes, memo = level.sizes, level.memo
+            found.append(one)
+            pos = stop
+        if closed:
+            raise Quarantine("truncated", "an item without its delimiter")
+        self.left -= len(found)
+        if self.left < 0:
+            raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
+        return found, pos
+
+    def element(
+        self, tag: int, length: int, pos: int, end: int, level: Level, path: bytes, depth: int
+    ) -> tuple[Cleaned, int]:
+        """Clean one element whose tag (and 32 bits behind it) have been read."""
+        if tag >> 16 in (0, 0xFFFE):
+            raise Quarantine("unreadable_dataset", "a command or delimiter tag where an element was expected")
+        vr, length, start = self.header(tag, length, pos, end, level)
+        explicit_little = level.form.explicit and not level.form.big
+        if length == UNDEFINED:
+            return self.undefined(tag, vr, start, end, level, path, depth)
+        if length > end - start:
+            raise Quarantine("truncated", f"{length} bytes declared, {end - start} present")
+        stop = start + length
+        if vr == "SQ":
+            return self.sequence(tag, start, stop, level, path, depth, closed=False)
+        # In big endian the values inside UN stay little endian (PS3.5 6.2.2): opaque, and later removed.
+        if vr == "UN" and explicit_little and dictionary_vr(tag) == "SQ" and length >= 8:
+            try:
+                return self.sequence(tag, start, stop, level.implicit(), path, depth, closed=False)
+            except Quarantine:
+                pass  # no items: a value like any other
+        return self.leaf(tag, vr, pos, start, stop, level, path), stop
+
+    def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level, path: bytes) -> Cleaned:
+        """Clean an element that has a value."""
+        if stop - pos > MEMO_BYTES or self.data.startswith(ITEM_START, start, stop):
+            return level.judge(Element(tag, vr, self.view[start:stop]), path)
+        raw = self.data[pos:stop]
+        one = level.memo.get(raw)
+        if one is None:
+            one = level.judge(Element(tag, vr, raw[start - pos :]))
+            level.remember(raw, one, short=start - pos == 8)
+        return one
+
+    def header(self, tag: int, length: int, pos: int, end: int, level: Level) -> tuple[str, int, int]:
+        """Return VR, length and start of the value."""
+        if not level.form.explicit:
+            return dictionary_vr(tag), length, pos + 8
+        code = self.data[pos + 4 : pos + 6]
+        if not (code.isalpha() and code.isupper()):
+            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
+        vr = code.decode("ascii")
+        if vr in SHORT_VRS:
+            return vr, level.form.short(self.data, pos + 6)[0], pos + 8
+        if end - pos < 12:
+            raise Quarantine("truncated", "the header of an element is cut")
+        return vr, level.form.long(self.data, pos + 8)[0], pos + 12
+
+    def undefined(
+        self, tag: int, vr: str, pos: int, end: int, level: Level, path: bytes, depth: int
+    ) -> tuple[Cleaned, int]:
+        """Clean an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
+        if tag in PIXEL_TAGS or vr in ("OB", "OW"):
+            element, stop = self.fragments(tag, vr, pos, end, level)
+            return level.judge(element), stop
+        if vr not in ("SQ", "UN"):
+            raise Quarantine("unreadable_dataset", f"undefined length with VR {vr}")
+        explicit_little = level.form.explicit and not level.form.big
+        inside = level.implicit() if vr == "UN" and explicit_little else level
+        return self.sequence(tag, pos, end, inside, path, depth, closed=True)
+
+    def sequence(
+        self, tag: int, pos: int, end: int, level: Level, path: bytes, depth: int, *, closed: bool
+    ) -> tuple[Cleaned, int]:
+        """Clean the items up to `end`, or up to the sequence delimiter where the sequence is `closed` by one."""
+        inside, rest = level.inside(tag)
+        start, undefined = pos, closed
+        items: list[tuple[bytes, list[Cleaned]]] = []
+        while pos < end:
+            mark, length = self.item_header(pos, end, level)
+            pos += 8
+            if mark == SEQUENCE_END and closed:
+                closed = False
+                break
+            if mark != ITEM:
+                raise Quarantine("unreadable_dataset", "an item was expected in a sequence")
+            stop = end if length == UNDEFINED else pos + length
+            if stop > end:
+                raise Quarantine("truncated", f"an item of {length} bytes declared, {end - pos} present")
+            here = path + pack_path(tag, len(items) + 1)
+            item, pos = self.elements(pos, stop, inside, here, depth + 1, closed=length == UNDEFINED)
+            items.append((here, item))
+            inside = rest
+        if closed:
+            raise Quarantine("truncated", "a sequence without its delimiter")
+        return level.join(tag, items, self.view[start:pos], closed=undefined), pos
+
+    def fragments(self, tag: int, vr: str, pos: int, end: int, level: Level) -> tuple[Element, int]:
+        """Read encapsulated pixel data: the offset table, then the fragments."""
+        found: list[Bytes] = []
+        start = pos
+        while True:
+            mark, length = self.item_header(pos, end, level)
+            pos += 8
+            if mark == SEQUENCE_END:
+                return Element(tag, vr, self.view[start:pos], fragments=tuple(found)), pos
+            if mark != ITEM or length == UNDEFINED:
+                raise Quarantine("unreadable_dataset", "a fragment was expected in encapsulated data")
+            if length > end - pos:
+                raise Quarantine("truncated", f"a fragment of {length} bytes declared, {end - pos} present")
+            found.append(self.view[pos : pos + length])
+            pos += length
+
+    def item_header(self, pos: int, end: int, level: Level) -> tuple[int, int]:
+        """Read the tag and length of an item or delimiter."""
+        if end - pos < 8:
+            raise Quarantine("truncated", "an item or delimiter was expected")
+        group, number, length = level.form.tag_length(self.data, pos)
+        return group << 16 | number, length

@@ -1,0 +1,217 @@
+"""De-identification as one would write it on pydicom, for comparison only: no bounds, no speed, no triage.
+
+It shares with the engine the table (`Profile.actions`), the keys and the dummies, and nothing else: reading,
+walking, what an action does, and writing are pydicom's or said here again. `differences` compares two datasets
+element for element.
+"""
+
+import hashlib
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+
+import pydicom
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import UID_dictionary
+
+from consumers.deid.dummies import CODED, DUMMIES
+from consumers.deid.engine import Profile, ProjectKeys
+from consumers.deid.profile import Actions
+from consumers.deid.pseudonyms import method_text
+
+TEXT = frozenset(
+    ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
+)
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+
+
+def read(part10: bytes) -> pydicom.FileDataset:
+    """Read a file with pydicom, its warnings (which quote values) left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(io.BytesIO(part10), force=True)
+
+
+def deidentify(part10: bytes, profile: Profile, keys: ProjectKeys, patient: str) -> Dataset:
+    """Return the clean dataset, `patient` being the pseudonym."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        received = read(part10)
+        clean = _clean(received, profile.actions(str(received.SOPClassUID)), keys, nested=False, hollow=False)
+        clean.PatientName = clean.PatientID = patient
+        clean.PatientIdentityRemoved = "YES"
+        clean.LongitudinalTemporalInformationModified = "REMOVED"
+        _append_method(clean, method_text(profile))
+        return clean
+
+
+def content_id(part10: bytes) -> str:
+    """Return the content digest of a file in little endian, by its definition (`consumers.deid.digest`)."""
+    digest = hashlib.sha256()
+    dataset = read(part10)
+    _digest(digest, dataset, b"", root=True)
+    return digest.hexdigest()
+
+
+def differences(one: Dataset, other: Dataset, where: str = "") -> Iterator[str]:
+    """Yield what differs between two datasets: a tag of one only, another VR, another value, at any level."""
+    for tag in sorted(set(one.keys()) | set(other.keys())):
+        here = f"{where}{tag}"
+        if tag not in one or tag not in other:
+            yield f"{here} only in {'the second' if tag in other else 'the first'}"
+            continue
+        a, b = one[tag], other[tag]
+        if a.VR != b.VR:
+            yield f"{here} {a.VR} and {b.VR}"
+        elif a.VR == "SQ":
+            if len(a.value) != len(b.value):
+                yield f"{here} {len(a.value)} and {len(b.value)} items"
+            for number, (x, y) in enumerate(zip(a.value, b.value, strict=False)):
+                yield from differences(x, y, f"{here}[{number}]")
+        elif _comparable(a) != _comparable(b):
+            yield f"{here} {a.value!r} and {b.value!r}"
+
+
+def _comparable(element: DataElement) -> object:
+    value = element.value
+    if value is None or value == "" or value == b"" or (hasattr(value, "__len__") and len(value) == 0):
+        return None
+    return value.rstrip(b"\x00 ") if isinstance(value, bytes) else str(value)
+
+
+def _clean(received: Dataset, actions: Actions, keys: ProjectKeys, *, nested: bool, hollow: bool) -> Dataset:
+    clean = Dataset()
+    for tag in list(received.keys()):
+        element = received[tag]
+        known = _known_vr(tag)
+        if tag.group < 8 or tag.element == 0 or (known == "UN" and not tag.is_private):
+            continue
+        if known == "SQ" and element.VR != "SQ" and not element.is_empty:
+            continue  # a sequence that cannot be read as one
+        action = actions.of(int(tag), nested=nested)
+        if action == "X" or (element.VR == "UN" and action == "K"):
+            continue
+        if element.VR == "SQ":
+            value = _clean_items(element, action, actions, keys, hollow=hollow)
+            clean.add_new(tag, "SQ", value)
+        elif action == "Z":
+            clean.add_new(tag, element.VR, None)
+        elif action == "U" or ((action == "D" or hollow) and element.VR == "UI"):
+            clean.add_new(tag, "UI", _mapped(element, keys))
+        elif action == "D" or (hollow and element.VR != "CS"):
+            clean.add(_dummy(element))
+        else:
+            clean.add(element)
+    return clean
+
+
+def _clean_items(
+    element: DataElement, action: str, actions: Actions, keys: ProjectKeys, *, hollow: bool
+) -> list[Dataset]:
+    items: list[Dataset] = list(element.value or [])
+    if action == "Z":
+        return []
+    if action == "D" or (action == "K" and hollow):
+        return [_clean(item, actions, keys, nested=True, hollow=True) for item in items[:1]]
+    return [_clean(item, actions, keys, nested=True, hollow=False) for item in items]
+
+
+def _mapped(element: DataElement, keys: ProjectKeys) -> list[str]:
+    values = [element.value] if isinstance(element.value, str) else list(element.value or [])
+    return [str(u) if not u or str(u) in UID_dictionary else keys.pseudonymous_uid(str(u)) for u in values]
+
+
+def _dummy(element: DataElement) -> DataElement:
+    fixed = CODED.get(int(element.tag)) or DUMMIES.get(element.VR)
+    if fixed is not None:
+        value: object = fixed if element.VR in ("OB", "UN") else fixed.decode()
+    elif isinstance(element.value, bytes):
+        value = bytes(len(element.value))
+    else:
+        value = [0] * element.VM
+    return DataElement(element.tag, element.VR, value)
+
+
+def _append_method(clean: Dataset, method: str) -> None:
+    said = clean.get("DeidentificationMethod") or []
+    said = [said] if isinstance(said, str) else list(said)
+    clean.DeidentificationMethod = said if method in said else [*said, method]
+    codes = list(clean.get("DeidentificationMethodCodeSequence") or [])
+    if not any(code.get("CodeValue") == "113100" for code in codes):
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
+        code.CodeMeaning = "Basic Application Confidentiality Profile"
+        codes.append(code)
+    clean.DeidentificationMethodCodeSequence = codes
+
+
+def _digest(digest: "hashlib._Hash", dataset: Dataset, path: bytes, *, root: bool) -> None:
+    for tag in list(dataset.keys()):
+        if tag.element == 0 or tag == 0xFFFCFFFC or (root and tag in PIXELS):
+            continue
+        value = _value(dataset, tag)
+        here = path + struct.pack("<LL", tag, 0)
+        if isinstance(value, bytes):
+            value = _without_pad(tag, value)
+            digest.update(here + struct.pack("<Q", len(value)) + value)
+            continue
+        digest.update(here + struct.pack("<Q", len(value)))
+        for number, item in enumerate(value, 1):
+            inner = path + struct.pack("<LL", tag, number)
+            digest.update(inner)
+            _digest(digest, item, inner, root=False)
+
+
+def _known_vr(tag: BaseTag) -> str:
+    try:
+        return dictionary_VR(tag) if not tag.is_private else "UN"
+    except KeyError:
+        return "UN"
+
+
+def _value(dataset: Dataset, tag: BaseTag) -> bytes | list[Dataset]:
+    """The value as received, or the items of whatever is a sequence: declared, known, or hidden in UN."""
+    raw, known = dataset.get_item(tag), _known_vr(tag)
+    if not isinstance(raw, RawDataElement):  # pydicom has read it for its own use
+        if raw.VR == "SQ":
+            return list(raw.value or [])
+        if raw.VR == "US":
+            return b"" if raw.value is None else int(raw.value).to_bytes(2, "little")
+        terms = [raw.value] if isinstance(raw.value, str) else list(raw.value or [])
+        return "\\".join(terms).encode("latin-1")
+    value = raw.value or b""
+    if raw.VR == "SQ" or (raw.VR is None and known == "SQ"):
+        return list(dataset[tag].value or [])
+    if known in ("UN", "SQ") and value[:4] == b"\xfe\xff\x00\xe0":
+        try:
+            stream = io.BytesIO(value)
+            items = read_sequence(stream, True, True, len(value), ["iso8859"])
+            for item in items:
+                list(item)  # reads the values
+            return list(items)
+        except Exception:  # no items after all
+            return value
+    return _defragmented(value) if raw.length == 0xFFFFFFFF else value
+
+
+def _defragmented(value: bytes) -> bytes:
+    fragments, pos = [], 0
+    while value[pos : pos + 4] == b"\xfe\xff\x00\xe0":
+        length = int.from_bytes(value[pos + 4 : pos + 8], "little")
+        fragments.append(value[pos + 8 : pos + 8 + length])
+        pos += 8 + length
+    return b"".join(fragments[1:])
+
+
+def _without_pad(tag: int, value: bytes) -> bytes:
+    vr = _known_vr(BaseTag(tag))
+    stripped = value.rstrip(b"\x00 ")
+    unprintable = any(c < 0x20 and c not in b"\t\n\f\r\x1b" for c in stripped)
+    if vr in TEXT or (vr == "UN" and not unprintable):
+        return stripped
+    return value + b"\x00" * (len(value) % 2)
