@@ -102,7 +102,14 @@ def bench_receive(
                     rows += _rows(size, count, [receiver.name for receiver in found], runs)
                     head, lines = _table(rows)
                     if page is not None:  # after each load: half an hour is long
-                        _write(page, "receive", "The door beside its peers", f"{repeats} pairs each.", head, lines)
+                        _write(
+                            page,
+                            "receive",
+                            "The door beside its peers",
+                            f"{repeats} pairs each.",
+                            head,
+                            lines,
+                        )
     _show(head, lines)
     return None
 

@@ -149,7 +149,7 @@ class Boundary:
             keys=keys,
         )
         path = f"{project}/{key[:2]}/{key}"
-        metadata = base64.b64encode(zlib.compress(done.metadata_json.encode(), COMPRESSION)).decode()
+        metadata = base64.b64encode(zlib.compress(done.metadata_json, COMPRESSION)).decode()
         small = len(metadata) <= self._settings.catalog.metadata_inline_bytes
         return Crossing(
             **common,

@@ -1,8 +1,8 @@
 """Identity by content: `content_id` and `pixel_id`, the same however a sender re-encodes the dataset.
 
-`content_id` is the SHA-256 over the elements in order: tag path, then the value in little endian without
+`content_id` is the BLAKE3 digest over the elements in order: tag path, then the value in little endian without
 trailing pad. Left out: VRs and lengths (encodings differ in them), group lengths, delimiters,
-(FFFC,FFFC) and the root pixel data. `pixel_id` is the SHA-256 over the pixel value: native in little endian;
+(FFFC,FFFC) and the root pixel data. `pixel_id` is that over the pixel value: native in little endian;
 encapsulated the fragments without offset table.
 
 What a peer may know better than we do must not count. So a private (or unknown) value that parses wholly as
@@ -10,12 +10,12 @@ implicit little endian items counts as that sequence, and whether a value is tex
 by the dictionary and, where it is silent, by the bytes: never by the VR on the wire.
 """
 
-import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
+from blake3 import blake3
 
 from consumers.deid.elements import (
     PIXEL_TAGS,
@@ -103,7 +103,7 @@ def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Part]]]) ->
 
 def content_id(found: Iterable[Part]) -> str:
     """Return the digest of everything but the root pixel data, as hexadecimal digits."""
-    digest, parts = hashlib.sha256(), []
+    digest, parts = blake3(), []
     for one in found:
         parts.append(one.content)
         if one.content_bulk:
@@ -116,7 +116,7 @@ def content_id(found: Iterable[Part]) -> str:
 
 def pixel_id(pixels: Iterable[Element], *, big: bool) -> str:
     """Return the digest of the root pixel data, as hexadecimal digits; of nothing where there is none."""
-    digest = hashlib.sha256()
+    digest = blake3()
     for element in pixels:
         for part in _pixel_parts(element, big=big):
             digest.update(part)

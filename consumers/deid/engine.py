@@ -11,18 +11,21 @@ It fails closed: whatever goes wrong inside is `Quarantine("deid_failed")`, and 
 dataset. Pixel data are carried byte for byte. Pure: no I/O; the same input and keys give the same bytes.
 """
 
-import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import attrgetter
+
+import msgspec
 
 from consumers.deid.digest import content_id, pixel_id
 from consumers.deid.elements import PIXEL_TAGS, Dataset, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
 from consumers.deid.header import Header, check_uids
+from consumers.deid.jsonmodel import object_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.levels import Cleaned, own, root_level
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
@@ -30,7 +33,7 @@ from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
 from consumers.deid.pixels import check_pixels
 from consumers.deid.profile import Profile, basic_profile
-from consumers.deid.pseudonyms import HISTORY, method_text, own_elements, patient_pseudonym
+from consumers.deid.pseudonyms import HISTORY, OWN, method_text, own_elements, patient_pseudonym
 from consumers.deid.residual import check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
 from consumers.deid.triage import triage
@@ -45,6 +48,7 @@ __all__ = [
 ]  # fmt: skip
 
 SOP_CLASS_UID = 0x00080016
+_BY_TAG = attrgetter("tag")
 _TIMES = (0x0008002A, 0x00080022, 0x00080032, 0x00080023, 0x00080033, 0x00080021, 0x00080031)
 
 
@@ -113,11 +117,10 @@ def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proj
     triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
     check_pixels(header, syntax.uid, context.admitted)
 
-    found = header.by_tag.values()
-    check_residual(found, frozenset().union(*(one.names for one in found if one.names)))
+    check_residual(header.found, frozenset().union(*[one.names for one in header.found]))
     vault = _vault_entry(header, context, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
-    clean = _with_own(header.by_tag, patient, method_text(profile), syntax)
+    clean = _with_own(header, patient, method_text(profile), syntax)
     return _assembled(clean, header, syntax, patient, vault, keys)
 
 
@@ -130,43 +133,44 @@ def _cleaned(data: bytes, sop_class_uid: str, syntax: Syntax, profile: Profile, 
     return Header.of(walk(data, root_level(profile.actions(own), keys, syntax)), big=syntax.big)
 
 
-def _with_own(by_tag: dict[int, Cleaned], patient: str, method: str, syntax: Syntax) -> dict[int, Cleaned]:
+def _with_own(header: Header, patient: str, method: str, syntax: Syntax) -> list[Cleaned]:
     """Return what is written, in tag order, with pseudonym and method put in."""
-    written = {tag: one for tag, one in by_tag.items() if one.written}
-    before = tuple(e for tag in HISTORY if tag in written for e in read_dataset(written[tag].written, syntax))
-    written |= (
+    said = (header.by_tag.get(tag) for tag in HISTORY)
+    before = tuple(e for one in said if one is not None for e in read_dataset(one.written, syntax))
+    made = (
         _own(patient, method, syntax) if not before else _said(own_elements(patient, method, before), syntax)
     )
-    return dict(sorted(written.items()))
+    return sorted((*(one for one in header.found if one.written and one.tag not in OWN), *made), key=_BY_TAG)
 
 
 @lru_cache(maxsize=256)  # of patients: the instances of a study come together
-def _own(patient: str, method: str, syntax: Syntax) -> dict[int, Cleaned]:
+def _own(patient: str, method: str, syntax: Syntax) -> tuple[Cleaned, ...]:
     return _said(own_elements(patient, method), syntax)
 
 
-def _said(elements: Dataset, syntax: Syntax) -> dict[int, Cleaned]:
-    return {element.tag: own(element, syntax) for element in elements}
+def _said(elements: Dataset, syntax: Syntax) -> tuple[Cleaned, ...]:
+    return tuple(own(element, syntax) for element in elements)
 
 
 def _assembled(
-    clean: dict[int, Cleaned],
+    clean: list[Cleaned],
     header: Header,
     syntax: Syntax,
     patient: str,
     vault: VaultEntry,
     keys: ProjectKeys,
 ) -> Deidentified:
-    received = header.by_tag.values()
-    content = content_id(received)
-    pixels = pixel_id((one.element for one in received if one.tag in PIXEL_TAGS), big=syntax.big)
+    content = content_id(header.found)
+    pixels = pixel_id([one.element for one in header.found if one.tag in PIXEL_TAGS], big=syntax.big)
     frame = vault.frame_of_reference_uid
     instance = keys.pseudonymous_uid(vault.sop_instance_uid)
     study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]
     rank = acquisition_rank(vault.acquisition_time, str(study_date), vault.study_instance_uid, keys.order)
-    facts = json.loads(_object(clean[tag] for tag in FACT_TAGS if tag in clean))
+    facts = msgspec.json.decode(
+        object_of(header.by_tag[tag].json for tag in FACT_TAGS if tag in header.by_tag)
+    )
     meta = file_meta(vault.sop_class_uid, instance, syntax.uid)
-    parts = [part for one in clean.values() for part in (one.written, one.bulk) if part]
+    parts = [part for one in clean for part in (one.written, one.bulk) if part]
     return Deidentified(
         part10=meta + deflated(b"".join(parts)) if syntax.deflated else b"".join((meta, *parts)),
         patient=patient,
@@ -180,18 +184,14 @@ def _assembled(
         pixel_key=keys.keyed_digest("pixel", pixels),
         content_id=content,
         pixel_id=pixels,
-        metadata_json=_object(clean.values()),
+        metadata_json=object_of(one.json for one in clean),
         facts=facts_of(facts, rank),
         vault=vault,
     )
 
 
-def _object(members: Iterable[Cleaned]) -> str:
-    return "{" + ",".join([one.json for one in members if one.json]) + "}"
-
-
 def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys) -> VaultEntry:
-    kept = {f"{one.tag:08X}": one.vault for one in header.by_tag.values() if one.vault is not None}
+    kept = {tag: member for one in header.found for tag, member in one.vault.items()}
     study = study_module(kept)
     return VaultEntry(
         study_instance_uid=header.text(0x0020000D),

@@ -23,18 +23,27 @@ MAX_UID: Final = 64
 class Header:
     """The root elements of a dataset by tag, with typed reading."""
 
+    found: list[Cleaned]
     by_tag: dict[int, Cleaned]
     big: bool
 
     @classmethod
     def of(cls, found: list[Cleaned], *, big: bool) -> "Header":
         """Index a dataset; quarantine where an attribute occurs twice: which one counts is anybody's guess."""
-        by_tag = {one.tag: one for one in found}
-        if len(by_tag) != len(found):
+        by_tag: dict[int, Cleaned] = {}
+        count = 0
+        for one in found:
+            if one.members:
+                by_tag.update(one.members)
+                count += len(one.members)
+            else:
+                by_tag[one.tag] = one
+                count += 1
+        if len(by_tag) != count:
             raise Quarantine("unreadable_dataset", "an attribute occurs twice")
-        if any(tag >> 16 == 0x0004 for tag in by_tag):
+        if any(one.tag >> 16 == 0x0004 for one in found):
             raise Quarantine("directory_record", "group 0004 in the dataset")
-        return cls(by_tag, big)
+        return cls(found, by_tag, big)
 
     def text(self, tag: int) -> str:
         """Return the text of an attribute, stripped; empty where it is absent."""

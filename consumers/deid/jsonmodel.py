@@ -5,9 +5,11 @@ or with replacement characters: this is a reading, never what is written back.
 """
 
 import struct
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any, Final
 
+import msgspec
 from pydicom.charset import convert_encodings, decode_bytes
 
 from consumers.deid.elements import TEXT_VRS, Bytes, Dataset, Element, dictionary_vr
@@ -15,10 +17,17 @@ from consumers.deid.model import DicomJson
 
 MAX_VALUE: Final = 1024  # bytes; longer values are not what anybody queries by
 
+_encode = msgspec.json.Encoder().encode
 DEFAULT_ENCODINGS: Final = ("iso8859",)
 _FORMATS: Final = {
-    "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
-}  # fmt: skip
+    (vr, big): struct.Struct((">" if big else "<") + form)
+    for vr, form in zip(
+        ["AT", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"],
+        ["HH", "H", "h", "L", "l", "Q", "q", "f", "d"],
+        strict=True,
+    )
+    for big in (False, True)
+}
 _DECODED: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _SINGLE: Final = frozenset({"LT", "ST", "UT", "UR"})
 _DELIMITERS: Final = {ord(c) for c in "\r\n\t\f\\^="}
@@ -108,17 +117,22 @@ def _values(element: Element, vr: str, *, big: bool, encodings: tuple[str, ...])
             return [dict(zip(_PN_GROUPS, part.split("="), strict=False)) for part in parts]
         convert = {"IS": _integer, "DS": _decimal}.get(vr)
         return [convert(part) for part in parts] if convert else [part or None for part in parts]
-    order = ">" if big else "<"
-    if vr == "AT":
-        pairs = struct.iter_unpack(order + "HH", element.value[: len(element.value) // 4 * 4])
-        return [f"{group:04X}{number:04X}" for group, number in pairs]
-    form = _FORMATS.get(vr)
+    form = _FORMATS.get((vr, big))
     if form is None:
         return None  # OB, OW, UN and their like: bulk
-    size = struct.calcsize(order + form)
-    return [
-        n for (n,) in struct.iter_unpack(order + form, element.value[: len(element.value) // size * size])
-    ]
+    whole = len(element.value) // form.size * form.size
+    numbers = form.iter_unpack(element.value[:whole])
+    return [f"{n[0]:04X}{n[1]:04X}" for n in numbers] if vr == "AT" else [n for (n,) in numbers]
+
+
+def member_of(tag: int, entry: dict[str, Any]) -> bytes:
+    """Return an entry as a member of a JSON object, encoded."""
+    return b'"%08X":%b' % (tag, _encode(entry))
+
+
+def object_of(members: Iterable[bytes]) -> bytes:
+    """Return a JSON object of encoded members; empty ones are none."""
+    return b"{%b}" % b",".join([member for member in members if member])
 
 
 def _integer(text: str) -> int | str | None:

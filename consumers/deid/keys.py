@@ -7,12 +7,19 @@ Nothing here writes or logs a key.
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
 MIN_MASTER_BYTES = 32  # HKDF stretches nothing: a short master stays guessable
+
+
+@lru_cache(maxsize=8192)  # study, series and frame of reference are asked for by each of their instances
+def _pseudonymous_uid(key: bytes, uid: str) -> str:
+    digest = hmac.digest(key, uid.encode(), hashlib.sha256)
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def _derive(master: bytes, project: str, purpose: str, key_id: str) -> bytes:
@@ -48,8 +55,7 @@ class ProjectKeys:
 
     def pseudonymous_uid(self, uid: str) -> str:
         """Map a UID into this project's domain: `2.25.` and 128 bits."""
-        digest = hmac.digest(self.uid, uid.encode(), hashlib.sha256)
-        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+        return _pseudonymous_uid(self.uid, uid)
 
     def pseudonymous_patient(self, issuer: str, patient_id: str) -> str:
         """Map a PatientID with its issuer to a pseudonym of 24 hexadecimal digits."""

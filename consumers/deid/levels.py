@@ -9,21 +9,24 @@ An element is judged by itself: nothing here looks at its neighbours. What needs
 (pseudonyms, the way back, the search) is made from the `Cleaned` of the whole dataset, in `engine`.
 """
 
-import json
 import struct
+from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from consumers.deid import residual
 from consumers.deid.digest import content_parts, sequence_content
 from consumers.deid.elements import TEXT_VRS, Bytes, Element, dictionary_vr, read_items
-from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, text_of
+from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, member_of, object_of, text_of
 from consumers.deid.keys import ProjectKeys
+from consumers.deid.model import DicomJson
 from consumers.deid.profile import Action, Actions
+from consumers.deid.pseudonyms import OWN
 from consumers.deid.rules import clean_leaf, readable
 from consumers.deid.syntaxes import Syntax
-from consumers.deid.vault import is_kept, kept_entry
+from consumers.deid.vault import is_kept, kept_member
 from consumers.deid.writer import element_bytes, item_header, sequence_header
 
 MEMO_BYTES: Final = 512  # an element; longer ones seldom come twice
@@ -33,6 +36,9 @@ _CHARACTER_SET: Final = 0x00080005
 _SIGN: Final = 0x00280103  # PixelRepresentation
 _LEVEL_COST: Final = 10_000
 _TURNING: Final = frozenset({_CHARACTER_SET, _SIGN})  # how the elements behind them are to be read
+_ALONE: Final = sorted({*OWN, *_TURNING})
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 Place = Literal["root", "nested", "hollow", "dropped"]
 
@@ -43,8 +49,9 @@ class Cleaned(NamedTuple):
     `written` is the clean element as encoded, empty where it is removed, with the value in `bulk` where it is
     long; `content` is what it adds to the content digest behind its path, likewise with `content_bulk`. `json`
     is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
-    `names` what it looks for. `received` is the text as received, `vault` its DICOM JSON where the way back
-    needs it.
+    `names` what it looks for. `received` is the text as received, `vault` its member of DICOM JSON where the
+    way back needs it. A run of elements that were met before is one `Cleaned`, which has them in `members`
+    by tag.
     """
 
     tag: int
@@ -53,12 +60,13 @@ class Cleaned(NamedTuple):
     bulk: Bytes = b""
     content: bytes = b""
     content_bulk: Bytes = b""
-    json: str = ""
-    traces: Mapping[str, residual.Where] = {}
+    json: bytes = b""
+    traces: Mapping[str, residual.Where] = _NOTHING
     text: str = ""
     names: frozenset[str] = frozenset()
     received: str = ""
-    vault: dict[str, Any] | None = None
+    vault: Mapping[str, dict[str, Any]] = _NOTHING
+    members: Mapping[int, "Cleaned"] = _NOTHING
 
 
 class Form(NamedTuple):
@@ -90,6 +98,9 @@ class Level:
         self.form = form
         self.sizes: dict[bytes, int] = {}
         self.memo: dict[bytes, Cleaned] = {}
+        self.turning: dict[bytes, Cleaned] = {}
+        self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
+        self._after: dict[tuple[int, bytes], Level] = {}
         self._inside: dict[int, tuple[Level, Level]] = {}
 
     def judge(self, element: Element, path: bytes = b"") -> Cleaned:
@@ -97,48 +108,70 @@ class Level:
         tag, encodings, big = element.tag, self._encodings, self.form.big
         root = self._place == "root"
         content, content_bulk = content_parts(element, path, big=big, root=root)
-        cleaned = Cleaned(
-            tag,
-            element,
-            content=content,
-            content_bulk=content_bulk,
-            names=residual.names_in(element, encodings),
-            received=_text(element, encodings) if root else "",
-            vault=kept_entry(element, encodings, big=big) if root and is_kept(tag) else None,
-        )
+        names = residual.names_in(element, encodings)
+        received = _text(element, encodings) if root else ""
+        vault = kept_member(element, encodings, big=big) if root and is_kept(tag) else _NOTHING
         action = self._action(tag) if readable(element) else "X"
         clean = clean_leaf(element, action, self._task.keys, big=big, hollow=self._place == "hollow")
-        if clean is None:
-            return cleaned
-        traces, text = residual.traces_of(clean, encodings)
-        header, value = element_bytes(clean, self._task.syntax)
-        long = len(value) > MEMO_BYTES
-        return cleaned._replace(
-            written=header if long else b"".join((header, value)),
-            bulk=value if long else b"",
-            json=self._json(clean),
-            traces=traces,
-            text=text,
+        written, member, traces, text = b"", b"", _NOTHING, ""
+        bulk: Bytes = b""
+        if clean is not None:
+            traces, text = residual.traces_of(clean, encodings)
+            member = self._json(clean)
+            written, bulk = element_bytes(clean, self._task.syntax)
+            if len(bulk) <= MEMO_BYTES:
+                written, bulk = b"".join((written, bulk)), b""
+        return Cleaned(
+            tag, element, written, bulk, content, content_bulk, member, traces, text, names, received, vault
         )
 
     def remember(self, raw: bytes, one: Cleaned, *, short: bool) -> None:
         """Remember a judgement by the bytes of the element; `short` says that eight bytes tell its length."""
-        if one.tag in _TURNING or self._task.held > MEMO_TOTAL:
+        if self._task.held > MEMO_TOTAL:
             return
         self._task.held += 2 * len(raw) + _ELEMENT_COST
+        if one.tag in _TURNING:
+            self.turning[raw] = one
+            return
         self.memo[raw] = one
         if short:
             self.sizes[raw[:8]] = len(raw)
+
+    def keep_run(self, raw: bytes, run: list[Cleaned]) -> None:
+        """Remember that these elements of the root stand behind one another; `raw` are their bytes."""
+        if self._task.held > MEMO_TOTAL:
+            return
+        self._task.held += 4 * len(raw) + _LEVEL_COST
+        self.runs[raw[:8]] = (
+            raw,
+            Cleaned(
+                run[0].tag,
+                run[0].element,
+                written=b"".join(one.written for one in run),
+                content=b"".join(one.content for one in run),
+                json=b",".join([one.json for one in run if one.json]),
+                traces={word: where for one in run for word, where in one.traces.items()},
+                text="\n".join(one.text for one in run if one.text),
+                names=frozenset().union(*(one.names for one in run)),
+                vault={name: member for one in run for name, member in one.vault.items()},
+                members={one.tag: one for one in run},
+            ),
+        )
 
     def after(self, one: Cleaned) -> "Level":
         """Return how the elements behind this one are read."""
         if one.tag not in _TURNING:
             return self
-        if one.tag == _CHARACTER_SET:
-            encodings = encodings_of((one.element,), self._encodings)
-            return self._task.level(self._place, self.form, encodings, signed=self._signed)
-        signed = any(bytes(one.element.value))
-        return self._task.level(self._place, self.form, self._encodings, signed=signed)
+        name = (one.tag, bytes(one.element.value))
+        level = self._after.get(name)
+        if level is None:
+            encodings, signed = self._encodings, self._signed
+            if one.tag == _CHARACTER_SET:
+                encodings = encodings_of((one.element,), encodings)
+            else:
+                signed = any(name[1])
+            level = self._after[name] = self._task.level(self._place, self.form, encodings, signed=signed)
+        return level
 
     def implicit(self) -> "Level":
         """Return how the items inside UN are read (PS3.5 6.2.2)."""
@@ -171,13 +204,13 @@ class Level:
         if self.inside(tag)[0]._place == "hollow":
             written = written[:1]
         body = b"".join(_encoded(item, self._task.syntax) for item in written)
-        members = ",".join(f"{{{','.join(one.json for one in item if one.json)}}}" for item in written)
+        members = b",".join([object_of(one.json for one in item) for item in written])
         leaves = [one for item in written for one in item if one.traces or one.text]
         return cleaned._replace(
             written=sequence_header(tag, len(body), self._task.syntax) + body,
-            json=f'"{tag:08X}":{{"vr":"SQ","Value":[{members}]}}'
+            json=b'"%08X":{"vr":"SQ","Value":[%b]}' % (tag, members)
             if written
-            else f'"{tag:08X}":{{"vr":"SQ"}}',
+            else b'"%08X":{"vr":"SQ"}' % tag,
             traces={word: where for one in leaves for word, where in one.traces.items()},
             text="\n".join(one.text for one in leaves if one.text),
         )
@@ -204,15 +237,15 @@ class Level:
             case _:
                 return "nested", "nested"
 
-    def _vault_sequence(self, tag: int, raw: Bytes, *, closed: bool) -> dict[str, Any] | None:
+    def _vault_sequence(self, tag: int, raw: Bytes, *, closed: bool) -> DicomJson:
         if self._place != "root" or not is_kept(tag):
-            return None
+            return {}
         items = read_items(raw, explicit=self.form.explicit, big=self.form.big, closed=closed)
-        return kept_entry(Element(tag, "SQ", items=items), self._encodings, big=self.form.big)
+        return kept_member(Element(tag, "SQ", items=items), self._encodings, big=self.form.big)
 
-    def _json(self, clean: Element) -> str:
+    def _json(self, clean: Element) -> bytes:
         entry = entry_of(clean, big=self.form.big, signed=self._signed, encodings=self._encodings)
-        return "" if entry is None else _member(clean.tag, entry)
+        return b"" if entry is None else member_of(clean.tag, entry)
 
 
 class _Task:
@@ -246,20 +279,29 @@ def root_level(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> Level:
     return _task(actions, keys, syntax).root()
 
 
+def forget() -> None:
+    """Forget what was learned: to measure, and to test that it changes no result."""
+    _task.cache_clear()
+
+
 @lru_cache(maxsize=8)  # each may hold MEMO_TOTAL
 def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
     return _Task(actions, keys, syntax)
 
 
+def joinable(one: Cleaned, following: Cleaned) -> bool:
+    """Tell whether two elements may be in one run: in order, short, and nothing stands alone between."""
+    if one.bulk or one.content_bulk or following.bulk or following.content_bulk:
+        return False
+    between = bisect(_ALONE, one.tag) != bisect(_ALONE, following.tag)
+    return one.tag < following.tag and one.tag not in _ALONE and not between
+
+
 def own(element: Element, syntax: Syntax) -> Cleaned:
     """Return an element of our own making, as it is written and said."""
     entry = entry_of(element, big=syntax.big, encodings=DEFAULT_ENCODINGS)
-    json_text = "" if entry is None else _member(element.tag, entry)
-    return Cleaned(element.tag, element, written=b"".join(element_bytes(element, syntax)), json=json_text)
-
-
-def _member(tag: int, entry: dict[str, Any]) -> str:
-    return f'"{tag:08X}":{json.dumps(entry, separators=(",", ":"))}'
+    member = b"" if entry is None else member_of(element.tag, entry)
+    return Cleaned(element.tag, element, written=b"".join(element_bytes(element, syntax)), json=member)
 
 
 def _encoded(item: Iterable[Cleaned], syntax: Syntax) -> bytes:

@@ -4,9 +4,10 @@
 side may see everything but `content_id`, `pixel_id` and `vault`. No rules and no I/O here.
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 #: the DICOM JSON model: eight hexadecimal digits of the tag -> {"vr": ..., "Value": [...]}
 DicomJson = dict[str, dict[str, Any]]
@@ -115,11 +116,11 @@ class Deidentified:
     pixel_key: str
     content_id: str = field(repr=False)
     pixel_id: str = field(repr=False)
-    metadata_json: str
+    metadata_json: bytes
     facts: InstanceFacts
     vault: VaultEntry = field(repr=False)
 
     @property
     def metadata(self) -> DicomJson:
         """The clean dataset in the DICOM JSON model, without bulk data."""
-        return json.loads(self.metadata_json)  # type: ignore[no-any-return]
+        return msgspec.json.decode(self.metadata_json)  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ received one is kept but the transfer syntax and the SOP class.
 """
 
 import struct
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from consumers.deid.elements import Bytes, Element, read_dataset
@@ -16,6 +16,7 @@ from schemas.errors import Quarantine
 IMPLEMENTATION_CLASS_UID: Final = "2.25.142306933291872938492127483847238174650"
 IMPLEMENTATION_VERSION_NAME: Final = "PRODROME_1"
 _META_SYNTAX: Final = SYNTAXES[EXPLICIT_LITTLE]
+_GROUP_LENGTH = struct.Struct("<HH2sHL").pack
 _PREFIX: Final = b"\x00" * 128 + b"DICM"
 
 
@@ -36,21 +37,25 @@ def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """Return preamble, prefix and the file meta group of our own."""
-    elements = (
-        Element(0x00020001, "OB", b"\x00\x01"),
-        Element(0x00020002, "UI", sop_class_uid.encode()),
-        Element(0x00020003, "UI", sop_instance_uid.encode()),
+    before, behind = _around_instance(sop_class_uid, transfer_syntax_uid)
+    instance = _encoded(Element(0x00020003, "UI", sop_instance_uid.encode()))
+    length = len(before) + len(instance) + len(behind)
+    return b"".join((_PREFIX, _GROUP_LENGTH(2, 0, b"UL", 4, length), before, instance, behind))
+
+
+@lru_cache(maxsize=256)
+def _around_instance(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    before = (Element(0x00020001, "OB", b"\x00\x01"), Element(0x00020002, "UI", sop_class_uid.encode()))
+    behind = (
         Element(0x00020010, "UI", transfer_syntax_uid.encode()),
         Element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode()),
         Element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode()),
     )
-    body = b"".join(_meta_parts(elements))
-    return _PREFIX + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body
+    return b"".join(map(_encoded, before)), b"".join(map(_encoded, behind))
 
 
-def _meta_parts(elements: Iterable[Element]) -> Iterable[Bytes]:
-    for element in elements:
-        yield from element_bytes(element, _META_SYNTAX)
+def _encoded(element: Element) -> bytes:
+    return b"".join(element_bytes(element, _META_SYNTAX))
 
 
 def _meta_end(data: bytes, pos: int) -> int:

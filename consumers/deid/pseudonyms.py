@@ -20,6 +20,7 @@ IDENTITY_REMOVED: Final = 0x00120062
 METHOD: Final = 0x00120063
 METHOD_CODES: Final = 0x00120064
 LONGITUDINAL: Final = 0x00280303
+OWN: Final = (PATIENT_NAME, PATIENT_ID, IDENTITY_REMOVED, METHOD, METHOD_CODES, LONGITUDINAL)  # in order
 HISTORY: Final = (METHOD, METHOD_CODES)
 
 #: PatientIDs that stand for "none", compared without case, blanks and punctuation

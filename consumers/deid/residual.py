@@ -120,7 +120,7 @@ def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
         Of the dataset as received, from `names_in`.
     """
     for one in clean:
-        if one.traces and not names.isdisjoint(one.traces):
+        if one.traces and not one.traces.keys().isdisjoint(names):
             raise _found(next(where for word, where in one.traces.items() if word in names))
     uids = [name[1:] for name in names if name[0] == _UID]
     text = "\n".join([one.text for one in clean if one.text])

@@ -1,6 +1,6 @@
 """What the way back needs, read from the dataset as received. Everything here is trusted."""
 
-from typing import Any, Final
+from typing import Final
 
 from consumers.deid.elements import Element
 from consumers.deid.jsonmodel import entry_of
@@ -29,9 +29,10 @@ def character_set(term: str) -> tuple[str, ...]:
     return tuple(term.split("\\")) if term else ()
 
 
-def kept_entry(element: Element, encodings: tuple[str, ...], *, big: bool) -> dict[str, Any] | None:
-    """Return an element as received as a member of DICOM JSON."""
-    return entry_of(element, big=big, limit=_LIMIT, encodings=encodings)
+def kept_member(element: Element, encodings: tuple[str, ...], *, big: bool) -> DicomJson:
+    """Return an element as received, in DICOM JSON by its tag; nothing of bulk data."""
+    entry = entry_of(element, big=big, limit=_LIMIT, encodings=encodings)
+    return {} if entry is None else {f"{element.tag:08X}": entry}
 
 
 def is_kept(tag: int) -> bool:

@@ -1,11 +1,12 @@
 """The one pass over a received dataset: every element is met once and becomes a `Cleaned`.
 
-1. The first eight bytes of an element (tag, VR, length) say how long it is: `Level.sizes` knows the forms
-   that were met before, so that no header is taken apart twice.
-2. The bytes of a short element say what becomes of it: `Level.memo` knows the elements that were judged
-   before. In a series nearly every element is one of those: no Python object is made of it.
-3. What is new is read within bounds and judged (`levels.Level.judge`); sequences are walked item by item,
-   each element with the path that the content digest needs.
+1. The instances of a series differ in a few elements. Between those stand runs of elements that were met
+   before, one behind the other: where the bytes are the same, a whole run is one step (`Level.runs`).
+2. The first eight bytes of an element (tag, VR, length) say how long it is: `Level.sizes` knows the forms
+   that were met before, so that no header is taken apart twice; and its bytes say what becomes of it:
+   `Level.memo` knows the elements that were judged before.
+3. What is new is read within bounds and judged (`Level.judge`); sequences are walked item by item, each
+   element with the path that the content digest needs.
 
 Depth, elements, declared lengths and delimiters are checked on the way; what does not fit is a
 `Quarantine`. Recursion is bounded by `MAX_DEPTH`. Nothing is decided here about what an element may keep.
@@ -29,9 +30,13 @@ from consumers.deid.elements import (
     Element,
     dictionary_vr,
 )
-from consumers.deid.levels import MEMO_BYTES, Cleaned, Level
+from consumers.deid.levels import MEMO_BYTES, Cleaned, Level, joinable
 from schemas.errors import Quarantine
 
+MIN_RUN: Final = 3  # elements; shorter runs cost what they save
+MEMO_SEQUENCE: Final = 8192  # bytes; longer sequences are walked each time
+_NO_RUN: Final = (b"", None)
+_Met = tuple[int, int, Level, Cleaned]  # an element that was met before: from, to, how it is read, what it is
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
@@ -50,7 +55,11 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    found, _ = _Walk(data).elements(0, len(data), level, b"", 0, closed=False)
+    found, last = _Walk(data).root(level), -1
+    for one in found:
+        if one.tag <= last:  # out of order: runs would be written in the wrong place
+            return [each for one in found for each in (one.members.values() or (one,))]
+        last = max(one.members, default=one.tag)
     return found
 
 
@@ -61,6 +70,62 @@ class _Walk:
         self.data = data
         self.view = memoryview(data)
         self.left = MAX_ELEMENTS
+        self.new = False  # whether the last element was not met before
+
+    def root(self, level: Level) -> list[Cleaned]:
+        """Clean the elements of the root, runs that were met before in one step, and learn more runs."""
+        data, end, pos = self.data, len(self.data), 0
+        found: list[Cleaned] = []
+        met: list[_Met] = []
+        while pos < end:
+            raw, one = level.runs.get(data[pos : pos + 8], _NO_RUN)
+            if one is not None and data.startswith(raw, pos):
+                self.left -= len(one.members)
+                stop = pos + len(raw)
+            else:
+                self.new = False
+                one, stop = self.one(pos, end, level)
+                if not self.new:
+                    met.append((pos, stop, level, one))
+                level = level.after(one)
+            found.append(one)
+            pos = stop
+            if len(found) > MAX_IN_ITEM or self.left < 0:
+                raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
+        self.learn(met)
+        return found
+
+    def one(self, pos: int, end: int, level: Level) -> tuple[Cleaned, int]:
+        """Clean one element of the root."""
+        stop = pos + level.sizes.get(self.data[pos : pos + 8], _FAR)
+        one = level.memo.get(self.data[pos:stop]) if stop <= end else None
+        if one is not None:
+            return one, stop
+        if end - pos < 8:
+            raise Quarantine("truncated", f"{end - pos} bytes where an element was expected")
+        group, number, length = level.form.tag_length(self.data, pos)
+        one, stop = self.element(group << 16 | number, length, pos, end, level, b"", 0)
+        if one.element.items is not None and stop - pos <= MEMO_SEQUENCE:
+            raw = self.data[pos:stop]
+            self.new = raw not in level.memo
+            level.remember(raw, one, short=False)
+        return one, stop
+
+    def learn(self, met: list[_Met]) -> None:
+        """Make one step of elements that stood behind each other before, and did so again."""
+        run: list[_Met] = []
+        for this in met:
+            if run and not (run[-1][1] == this[0] and joinable(run[-1][3], this[3])):
+                self.keep(run)
+                run = []
+            run.append(this)
+        self.keep(run)
+
+    def keep(self, run: list[_Met]) -> None:
+        """Keep a run, if it is long enough to pay."""
+        if len(run) >= MIN_RUN:
+            level = run[0][2]
+            level.keep_run(self.data[run[0][0] : run[-1][1]], [one for _, _, _, one in run])
 
     def elements(
         self, pos: int, end: int, level: Level, path: bytes, depth: int, *, closed: bool
@@ -121,10 +186,12 @@ class _Walk:
     def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level, path: bytes) -> Cleaned:
         """Clean an element that has a value."""
         if stop - pos > MEMO_BYTES or self.data.startswith(ITEM_START, start, stop):
+            self.new = True
             return level.judge(Element(tag, vr, self.view[start:stop]), path)
         raw = self.data[pos:stop]
-        one = level.memo.get(raw)
+        one = level.memo.get(raw) or level.turning.get(raw)
         if one is None:
+            self.new = True
             one = level.judge(Element(tag, vr, raw[start - pos :]))
             level.remember(raw, one, short=start - pos == 8)
         return one
@@ -148,6 +215,7 @@ class _Walk:
     ) -> tuple[Cleaned, int]:
         """Clean an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
+            self.new = True
             element, stop = self.fragments(tag, vr, pos, end, level)
             return level.judge(element), stop
         if vr not in ("SQ", "UN"):
@@ -180,6 +248,7 @@ class _Walk:
             inside = rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
+        self.new = True
         return level.join(tag, items, self.view[start:pos], closed=undefined), pos
 
     def fragments(self, tag: int, vr: str, pos: int, end: int, level: Level) -> tuple[Element, int]:

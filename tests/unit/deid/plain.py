@@ -5,17 +5,19 @@ walking, what an action does, and writing are pydicom's or said here again. `dif
 element for element.
 """
 
-import hashlib
 import io
 import struct
 import warnings
 from collections.abc import Iterator
 
 import pydicom
+from blake3 import blake3
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_sequence
+from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag
 from pydicom.uid import UID_dictionary
 
@@ -27,6 +29,8 @@ from consumers.deid.pseudonyms import method_text
 TEXT = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
 )
+_ITEM = b"\xfe\xff\x00\xe0"
+_END = b"\xfe\xff\xdd\xe0"
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
@@ -52,7 +56,7 @@ def deidentify(part10: bytes, profile: Profile, keys: ProjectKeys, patient: str)
 
 def content_id(part10: bytes) -> str:
     """Return the content digest of a file in little endian, by its definition (`consumers.deid.digest`)."""
-    digest = hashlib.sha256()
+    digest = blake3()
     dataset = read(part10)
     _digest(digest, dataset, b"", root=True)
     return digest.hexdigest()
@@ -133,7 +137,7 @@ def _dummy(element: DataElement) -> DataElement:
     elif isinstance(element.value, bytes):
         value = bytes(len(element.value))
     else:
-        value = [0] * element.VM
+        value = [0.0 if element.VR in ("FL", "FD") else 0] * element.VM
     return DataElement(element.tag, element.VR, value)
 
 
@@ -150,7 +154,7 @@ def _append_method(clean: Dataset, method: str) -> None:
     clean.DeidentificationMethodCodeSequence = codes
 
 
-def _digest(digest: "hashlib._Hash", dataset: Dataset, path: bytes, *, root: bool) -> None:
+def _digest(digest: blake3, dataset: Dataset, path: bytes, *, root: bool) -> None:
     for tag in list(dataset.keys()):
         if tag.element == 0 or tag == 0xFFFCFFFC or (root and tag in PIXELS):
             continue
@@ -177,17 +181,20 @@ def _known_vr(tag: BaseTag) -> str:
 def _value(dataset: Dataset, tag: BaseTag) -> bytes | list[Dataset]:
     """The value as received, or the items of whatever is a sequence: declared, known, or hidden in UN."""
     raw, known = dataset.get_item(tag), _known_vr(tag)
-    if not isinstance(raw, RawDataElement):  # pydicom has read it for its own use
-        if raw.VR == "SQ":
-            return list(raw.value or [])
-        if raw.VR == "US":
-            return b"" if raw.value is None else int(raw.value).to_bytes(2, "little")
-        terms = [raw.value] if isinstance(raw.value, str) else list(raw.value or [])
-        return "\\".join(terms).encode("latin-1")
-    value = raw.value or b""
     if raw.VR == "SQ" or (raw.VR is None and known == "SQ"):
         return list(dataset[tag].value or [])
-    if known in ("UN", "SQ") and value[:4] == b"\xfe\xff\x00\xe0":
+    if isinstance(raw, RawDataElement) or isinstance(raw.value, bytes):
+        value: bytes = raw.value or b""
+    else:  # pydicom has read it for its own use
+        stream = DicomBytesIO()
+        stream.is_little_endian, stream.is_implicit_VR = True, True
+        write_data_element(stream, raw)
+        value = stream.getvalue()[8:]
+    if known == "UN" and value.endswith(_END):  # private, of undefined length: pydicom leaves the delimiter
+        value = value.removesuffix(_END)
+        if not value:
+            return []
+    if known in ("UN", "SQ") and value[:4] == _ITEM:
         try:
             stream = io.BytesIO(value)
             items = read_sequence(stream, True, True, len(value), ["iso8859"])
@@ -196,12 +203,12 @@ def _value(dataset: Dataset, tag: BaseTag) -> bytes | list[Dataset]:
             return list(items)
         except Exception:  # no items after all
             return value
-    return _defragmented(value) if raw.length == 0xFFFFFFFF else value
+    return _defragmented(value) if known not in ("UN", "SQ") and value[:4] == _ITEM else value
 
 
 def _defragmented(value: bytes) -> bytes:
     fragments, pos = [], 0
-    while value[pos : pos + 4] == b"\xfe\xff\x00\xe0":
+    while value[pos : pos + 4] == _ITEM:
         length = int.from_bytes(value[pos + 4 : pos + 8], "little")
         fragments.append(value[pos + 8 : pos + 8 + length])
         pos += 8 + length
