@@ -51,7 +51,7 @@ class Pointer(Value, frozen=True, kw_only=True):
     offset, length : int
         Range in bytes.
     digest : str or None
-        Of the range, where it is known: SHA-256 in hex, or ``xxh3:`` and 16 digits for spooled bytes.
+        Of the range, where it is known: ``xxh3:`` and 16 hexadecimal digits, or SHA-256 in hex.
     """
 
     uri: str

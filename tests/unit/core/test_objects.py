@@ -1,5 +1,6 @@
 """Objects: written once under their key, read back whole or refused, mended after a power loss."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -51,16 +52,24 @@ def test_a_part_of_an_object_is_got_by_its_range(store: Store) -> None:
         Pointer(uri="clean://k/a", offset=0, length=6),
         Pointer(uri="clean://k/a", offset=6, length=1),
         Pointer(uri="clean://k/a", offset=0, length=5, digest="00" * 32),
+        Pointer(uri="clean://k/a", offset=0, length=5, digest="xxh3:" + "00" * 8),
         Pointer(uri="spool://k/a", offset=0, length=5),
         Pointer(uri="clean://../clean/k/a", offset=0, length=5),
     ],
-    ids=["gone", "shorter", "beyond", "others", "another store", "outside"],
+    ids=["gone", "shorter", "beyond", "others", "other bytes", "another store", "outside"],
 )
 def test_a_pointer_that_does_not_hold_is_bad(store: Store, pointer: Pointer) -> None:
     """It ends as a dead letter: waiting would not heal it."""
     store.put("k/a", b"01234")
     with pytest.raises(BadMessage, match="missing_object"):
         store.get(pointer)
+
+
+def test_a_pointer_of_the_first_release_holds(store: Store) -> None:
+    """Release 0.1.0 wrote SHA-256 into its pointers, and they are still out there."""
+    store.put("k/a", b"01234")
+    digest = hashlib.sha256(b"01234").hexdigest()
+    assert store.get(Pointer(uri="clean://k/a", offset=0, length=5, digest=digest)) == b"01234"
 
 
 def test_sealed_bytes_may_be_written_again(store: Store) -> None:
