@@ -99,6 +99,7 @@ class Level:
         self.sizes: dict[bytes, int] = {}
         self.memo: dict[bytes, Cleaned] = {}
         self.turning: dict[bytes, Cleaned] = {}
+        self.last: dict[bytes, Cleaned] = {}
         self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
         self._after: dict[tuple[int, bytes], Level] = {}
         self._inside: dict[int, tuple[Level, Level]] = {}
@@ -125,17 +126,26 @@ class Level:
             tag, element, written, bulk, content, content_bulk, member, traces, text, names, received, vault
         )
 
-    def remember(self, raw: bytes, one: Cleaned, *, short: bool) -> None:
-        """Remember a judgement by the bytes of the element; `short` says that eight bytes tell its length."""
-        if self._task.held > MEMO_TOTAL:
-            return
+    def remember(self, raw: bytes, one: Cleaned, *, short: bool = False) -> Cleaned:
+        """Remember a judgement by the bytes of the element, and return the one that is remembered.
+
+        `short` says that the first eight bytes tell how long the element is.
+        """
+        memo = self.turning if one.tag in _TURNING else self.memo
+        known = memo.get(raw)
+        if known is not None or self._task.held > MEMO_TOTAL:
+            return known or one
         self._task.held += 2 * len(raw) + _ELEMENT_COST
-        if one.tag in _TURNING:
-            self.turning[raw] = one
-            return
-        self.memo[raw] = one
-        if short:
+        memo[raw] = one
+        if short and memo is self.memo:
             self.sizes[raw[:8]] = len(raw)
+        return one
+
+    def note(self, form: bytes, one: Cleaned) -> None:
+        """Note what stood last where this tag, VR and length stand; to see in the next instance if it is steady."""
+        if self._task.held <= MEMO_TOTAL:
+            self._task.held += 0 if form in self.last else _ELEMENT_COST
+            self.last[form] = one
 
     def keep_run(self, raw: bytes, run: list[Cleaned]) -> None:
         """Remember that these elements of the root stand behind one another; `raw` are their bytes."""

@@ -1,7 +1,7 @@
 """The one pass over a received dataset: every element is met once and becomes a `Cleaned`.
 
-1. The instances of a series differ in a few elements. Between those stand runs of elements that were met
-   before, one behind the other: where the bytes are the same, a whole run is one step (`Level.runs`).
+1. The instances of a series differ in a few elements. Between those stand runs of elements that are the same
+   as in the instance before: where the bytes are, a whole run is one step (`Level.runs`).
 2. The first eight bytes of an element (tag, VR, length) say how long it is: `Level.sizes` knows the forms
    that were met before, so that no header is taken apart twice; and its bytes say what becomes of it:
    `Level.memo` knows the elements that were judged before.
@@ -36,7 +36,9 @@ from schemas.errors import Quarantine
 MIN_RUN: Final = 3  # elements; shorter runs cost what they save
 MEMO_SEQUENCE: Final = 8192  # bytes; longer sequences are walked each time
 _NO_RUN: Final = (b"", None)
-_Met = tuple[int, int, Level, Cleaned]  # an element that was met before: from, to, how it is read, what it is
+_Steady = tuple[
+    int, int, Level, Cleaned
+]  # an element as it was last time: from, to, how it is read, what it is
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
@@ -70,29 +72,30 @@ class _Walk:
         self.data = data
         self.view = memoryview(data)
         self.left = MAX_ELEMENTS
-        self.new = False  # whether the last element was not met before
 
     def root(self, level: Level) -> list[Cleaned]:
-        """Clean the elements of the root, runs that were met before in one step, and learn more runs."""
+        """Clean the elements of the root, known runs in one step, and learn more runs."""
         data, end, pos = self.data, len(self.data), 0
         found: list[Cleaned] = []
-        met: list[_Met] = []
+        steady: list[_Steady] = []
         while pos < end:
-            raw, one = level.runs.get(data[pos : pos + 8], _NO_RUN)
+            form = data[pos : pos + 8]
+            raw, one = level.runs.get(form, _NO_RUN)
             if one is not None and data.startswith(raw, pos):
                 self.left -= len(one.members)
                 stop = pos + len(raw)
             else:
-                self.new = False
                 one, stop = self.one(pos, end, level)
-                if not self.new:
-                    met.append((pos, stop, level, one))
+                if level.last.get(form) is one:
+                    steady.append((pos, stop, level, one))
+                elif stop - pos <= MEMO_BYTES or one.element.items is not None:
+                    level.note(form, one)
                 level = level.after(one)
             found.append(one)
             pos = stop
             if len(found) > MAX_IN_ITEM or self.left < 0:
                 raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
-        self.learn(met)
+        self.learn(steady)
         return found
 
     def one(self, pos: int, end: int, level: Level) -> tuple[Cleaned, int]:
@@ -106,22 +109,20 @@ class _Walk:
         group, number, length = level.form.tag_length(self.data, pos)
         one, stop = self.element(group << 16 | number, length, pos, end, level, b"", 0)
         if one.element.items is not None and stop - pos <= MEMO_SEQUENCE:
-            raw = self.data[pos:stop]
-            self.new = raw not in level.memo
-            level.remember(raw, one, short=False)
+            one = level.remember(self.data[pos:stop], one)
         return one, stop
 
-    def learn(self, met: list[_Met]) -> None:
-        """Make one step of elements that stood behind each other before, and did so again."""
-        run: list[_Met] = []
-        for this in met:
+    def learn(self, steady: list[_Steady]) -> None:
+        """Make one step of elements that are the same as last time and stand behind each other."""
+        run: list[_Steady] = []
+        for this in steady:
             if run and not (run[-1][1] == this[0] and joinable(run[-1][3], this[3])):
                 self.keep(run)
                 run = []
             run.append(this)
         self.keep(run)
 
-    def keep(self, run: list[_Met]) -> None:
+    def keep(self, run: list[_Steady]) -> None:
         """Keep a run, if it is long enough to pay."""
         if len(run) >= MIN_RUN:
             level = run[0][2]
@@ -186,12 +187,10 @@ class _Walk:
     def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level, path: bytes) -> Cleaned:
         """Clean an element that has a value."""
         if stop - pos > MEMO_BYTES or self.data.startswith(ITEM_START, start, stop):
-            self.new = True
             return level.judge(Element(tag, vr, self.view[start:stop]), path)
         raw = self.data[pos:stop]
         one = level.memo.get(raw) or level.turning.get(raw)
         if one is None:
-            self.new = True
             one = level.judge(Element(tag, vr, raw[start - pos :]))
             level.remember(raw, one, short=start - pos == 8)
         return one
@@ -215,7 +214,6 @@ class _Walk:
     ) -> tuple[Cleaned, int]:
         """Clean an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
-            self.new = True
             element, stop = self.fragments(tag, vr, pos, end, level)
             return level.judge(element), stop
         if vr not in ("SQ", "UN"):
@@ -248,7 +246,6 @@ class _Walk:
             inside = rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
-        self.new = True
         return level.join(tag, items, self.view[start:pos], closed=undefined), pos
 
     def fragments(self, tag: int, vr: str, pos: int, end: int, level: Level) -> tuple[Element, int]:
