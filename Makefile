@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-receive chaos chaos-receive fuzz peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench bench-deid bench-receive chaos chaos-receive fuzz peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -33,6 +33,9 @@ check: setup ## Format, lint, types and import rules; changes nothing
 
 bench: setup java-17 ## Measure on this machine, beside the figures to reach
 	$(BIN)/prodrome bench --quick
+
+bench-deid: setup ## De-identification beside other tools, which it installs for itself: some minutes
+	$(BIN)/prodrome bench-deid
 
 bench-receive: setup ## The DICOM door beside DCMTK and pynetdicom, in pairs: half an hour
 	$(BIN)/prodrome bench-receive

@@ -6,10 +6,8 @@ asked. A ratio is the median over the repeats of ours to the peer's of the same 
 others share does not favour who was measured in its better minute.
 """
 
-import datetime
 import functools
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing import Final
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from commands.benching.doors import Door, Receiver, measure, receivers
 from commands.benching.kept import Kept, measure_kept
-from commands.benching.machine import this_machine
+from commands.benching.pages import Figures, console, show, write_page
 from commands.benching.soak import soak
 from commands.benching.wire import Load
 from commands.wiring import told
@@ -36,8 +33,6 @@ INSTANCES: Final = {"200kB": 2400, "10MB": 96}
 KEPT_LOAD: Final = 1000
 SLOW: Final = "pynetdicom"
 SLOWER: Final = 6
-
-console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +95,10 @@ def bench_receive(
                             runs[-1][receiver.name] = measure(receiver, Path(temporary) / "run", load)
                             progress.advance(task)
                     rows += _rows(size, count, [receiver.name for receiver in found], runs)
-                    head, lines = _table(rows)
                     if page is not None:  # after each load: half an hour is long
-                        _write(
-                            page,
-                            "receive",
-                            "The door beside its peers",
-                            f"{repeats} pairs each.",
-                            head,
-                            lines,
-                        )
-    _show(head, lines)
+                        about = f"{repeats} pairs each."
+                        write_page(page, "receive", "The door beside its peers", about, [_table(rows)])
+    show(_table(rows))
     return None
 
 
@@ -146,10 +134,10 @@ def _bench_kept(kept: str, repeats: int, folder: Path | None, page: Path | None)
         ]
         for count, found in runs.items()
     ]
-    _show(head, lines)
+    show(Figures("", head, lines))
     if page is not None:
         about = f"200 kB, one association; medians of {repeats} runs in turn."
-        _write(page, "kept", "The door over a spool that holds much", about, head, lines)
+        write_page(page, "kept", "The door over a spool that holds much", about, [Figures("", head, lines)])
 
 
 def _bench_soak(minutes: float, folder: Path | None, page: Path | None) -> None:
@@ -169,26 +157,10 @@ def _bench_soak(minutes: float, folder: Path | None, page: Path | None) -> None:
         f"{found.memory[0][1]:.0f} to {found.memory[-1][1]:.0f}",
         f"{found.mb_an_hour:+.1f}",
     ]
-    _show(head, [line])
+    show(Figures("", head, [line]))
     if page is not None:
         about = "200 kB, four associations, half of the highest rate; the slope of the later two thirds."
-        _write(page, "soak", "The door for a long while", about, head, [line])
-
-
-def _show(head: list[str], lines: list[list[str]]) -> None:
-    shown = Table(*head)
-    for line in lines:
-        shown.add_row(*line)
-    console.print(shown)
-
-
-def _write(page: Path, name: str, title: str, about: str, head: list[str], lines: list[list[str]]) -> None:
-    machine, day = this_machine(), datetime.datetime.now(datetime.UTC).date().isoformat()
-    text = [f"# {title}, {day}", "", f"{machine}. {about}", ""]
-    text += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
-    path = page / f"{name}-{day}-{machine.commit}.md"
-    path.write_text("\n".join(text) + "\n")
-    click.echo(path)
+        write_page(page, "soak", "The door for a long while", about, [Figures("", head, [line])])
 
 
 def _turned(found: list[Receiver], repeat: int) -> list[Receiver]:
@@ -223,13 +195,14 @@ def _rows(size: str, associations: int, names: list[str], runs: list[dict[str, D
     ]
 
 
-def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+def _table(rows: list[Row]) -> Figures:
     head = ["size", "associations", "receiver", "instances/s", "CPU ms", "ack p99 ms", "our rate to its",
             "our CPU to its"]  # fmt: skip
-    return head, [
+    lines = [
         [
             row.size, str(row.associations), row.name, f"{row.rate:.0f}", f"{row.cpu_ms:.2f}", f"{row.p99_ms:.1f}",
             f"{row.rate_ratio:.2f}", f"{row.cpu_ratio:.2f}",
         ]
         for row in rows
     ]  # fmt: skip
+    return Figures("", head, lines)

@@ -26,6 +26,7 @@ from consumers.deid.engine import (
     basic_profile,
     clean_object_key,
     deidentify,
+    first_release_ids,
 )
 from consumers.kept import Kept
 from infra.objects import Store
@@ -168,6 +169,11 @@ class Boundary:
             metadata_object=None if small else self._clean.put(path + ".json.z.b64", metadata.encode()),
             vault=done.vault,
         )
+
+    def first_release_ids(self, project: str, instance: ReceivedInstance) -> tuple[str, str]:
+        """Return content and pixel digest of an instance that has crossed, as release 0.1.0 made them."""
+        raw, keys = self.read(project, instance), self._keys(project)
+        return first_release_ids(raw, instance.transfer_syntax_uid, self._profile, keys)
 
     def read(self, project: str, instance: ReceivedInstance) -> bytes:
         """Return the raw bytes of an instance, checked."""

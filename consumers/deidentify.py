@@ -74,7 +74,8 @@ class Deidentify:
         self._producer, self._must_yield = producer, must_yield
         self._boundary = boundary.Boundary(settings)
         vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
-        self._intakes = Intakes(tables, vault, self._keep, self._boundary.kept.seal_event, clock)
+        seal_event = self._boundary.kept.seal_event
+        self._intakes = Intakes(tables, vault, self._keep, seal_event, clock, self._first_release_ids)
         journal = own_journal(settings.home / "work" / NAME, lane)
         self._workers = Workers(
             boundary.cross, boundary.setup, (settings,), settings.deidentify.workers, journal
@@ -155,6 +156,9 @@ class Deidentify:
         except BadMessage:
             return None
         return self._boundary.keep(one.project, one.instance, raw)
+
+    def _first_release_ids(self, one: Decided) -> tuple[str, str]:
+        return self._boundary.first_release_ids(one.project, one.instance)
 
     def _markers(self, records: Sequence[Record]) -> Iterator[Message]:
         for record in records:

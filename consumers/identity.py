@@ -8,6 +8,8 @@ the later received is effective. Anything else is a *conflict*: kept, not effect
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from consumers.deid.digest import is_of_first_release
+
 Identity = Literal["clean", "duplicate", "corrected", "conflict"]
 
 
@@ -23,12 +25,26 @@ class Version(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What has arrived now."""
+    """What has arrived now.
+
+    `first_release` are its digests as release 0.1.0 made them; needed where a known version is of that release.
+    """
 
     content_id: str
     pixel_id: str
     transfer_syntax_uid: str
     intake: str
+    first_release: tuple[str, str] | None = None
+
+    def digests_like(self, version: Version) -> tuple[str, str]:
+        """Return content and pixel digest in the way in which a version has them."""
+        if self.first_release is not None and is_of_first_release(version.content_id):
+            return self.first_release
+        return self.content_id, self.pixel_id
+
+    def becomes(self, outcome: Identity, version: int) -> Version:
+        """Return the version that this arrival is."""
+        return Version(*self[:4], outcome, version)
 
 
 def decide(arrived: Arrived, known: Sequence[Version]) -> Version:
@@ -40,18 +56,18 @@ def decide(arrived: Arrived, known: Sequence[Version]) -> Version:
         if _same(arrived, version):
             if version.intake == arrived.intake:
                 return version
-            return Version(*arrived, "duplicate", version.version)
+            return arrived.becomes("duplicate", version.version)
     if not known:
-        return Version(*arrived, "clean", 0)
+        return arrived.becomes("clean", 0)
     effective = max((v for v in known if v.outcome != "conflict"), key=lambda v: v.version)
     # Not their count: an operator's decision takes a number too (`prodrome resolve`).
     number = 1 + max(v.version for v in known)
-    if effective.pixel_id == arrived.pixel_id:
-        return Version(*arrived, "corrected", number)
-    return Version(*arrived, "conflict", number)
+    same_pixels = effective.pixel_id == arrived.digests_like(effective)[1]
+    return arrived.becomes("corrected" if same_pixels else "conflict", number)
 
 
 def _same(arrived: Arrived, version: Version) -> bool:
-    return arrived.content_id == version.content_id and (
-        arrived.pixel_id == version.pixel_id or arrived.transfer_syntax_uid != version.transfer_syntax_uid
+    content, pixels = arrived.digests_like(version)
+    return content == version.content_id and (
+        pixels == version.pixel_id or arrived.transfer_syntax_uid != version.transfer_syntax_uid
     )

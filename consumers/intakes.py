@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from consumers.boundary import Crossing
+from consumers.deid.digest import is_of_first_release
 from consumers.identity import Arrived, Version, decide
 from consumers.settle import Decided
 from consumers.vault import Vault
@@ -56,6 +57,8 @@ class Intakes:
         Seals the event of one instance, so that a release can send it again.
     clock : Clock
         For the day under which quarantine is listed.
+    first_release_ids : callable
+        Returns the digests of an instance as release 0.1.0 made them; asked where that release knew its UID.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Intakes:
         keep: Callable[[Decided], Pointer | None],
         seal: Callable[[InstanceReceived], bytes],
         clock: Clock,
+        first_release_ids: Callable[[Decided], tuple[str, str]],
     ) -> None:
         self._tables, self._vault, self._keep, self._seal, self._clock = tables, vault, keep, seal, clock
+        self._first_release_ids = first_release_ids
 
     def decide(self, crossed: Sequence[Decided]) -> list[Decided]:
         """Return the same instances with their versions, everything about them written."""
@@ -78,7 +83,7 @@ class Intakes:
         rows: dict[StudyKey, list[Statement]] = defaultdict(list)
         vault: list[list[Statement]] = []
         for (key, members), known in zip(studies.items(), self._known(studies), strict=True):
-            found, identities = _decide_study(key, members, known)
+            found, identities = self._decide_study(key, members, known)
             versions |= found
             rows[key] += identities
             vault += self._vault.rows(key[0], [_crossing(members[i]) for i in found if _counts(found[i])])
@@ -95,6 +100,23 @@ class Intakes:
             for key, members in studies.items()
         ]
         return [_versions(rows) for rows in self._tables.run_all(wanted)]
+
+    def _decide_study(
+        self, key: StudyKey, members: dict[int, Decided], known: dict[str, list[Version]]
+    ) -> tuple[dict[int, Version], list[Statement]]:
+        """Return what each member is, and the rows of identities that are new."""
+        versions: dict[int, Version] = {}
+        rows: list[Statement] = []
+        for i, one in members.items():
+            before = known.setdefault(one.instance.sop_instance_uid, [])
+            arrived = _arrived(one)
+            if any(is_of_first_release(version.content_id) for version in before):
+                arrived = arrived._replace(first_release=self._first_release_ids(one))
+            version = versions[i] = decide(arrived, before)
+            if _counts(version) and version not in before:
+                before.append(version)
+                rows.append(_identity(key, one.instance.sop_instance_uid, version))
+        return versions, rows
 
     def _quarantined(self, decided: Iterable[Decided]) -> list[list[Statement]]:
         day = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC).date().isoformat()
@@ -114,21 +136,6 @@ class Intakes:
                 rows[one.project].append((_QUARANTINE, (*where, *what)))
         days: list[list[Statement]] = [[(_QUARANTINE_DAY, (project, day))] for project in rows]
         return [*rows.values(), *days]
-
-
-def _decide_study(
-    key: StudyKey, members: dict[int, Decided], known: dict[str, list[Version]]
-) -> tuple[dict[int, Version], list[Statement]]:
-    """Return what each member is, and the rows of identities that are new."""
-    versions: dict[int, Version] = {}
-    rows: list[Statement] = []
-    for i, one in members.items():
-        before = known.setdefault(one.instance.sop_instance_uid, [])
-        version = versions[i] = decide(_arrived(one), before)
-        if _counts(version) and version not in before:
-            before.append(version)
-            rows.append(_identity(key, one.instance.sop_instance_uid, version))
-    return versions, rows
 
 
 def _versions(rows: Iterable[Any]) -> dict[str, list[Version]]:

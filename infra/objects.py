@@ -70,7 +70,7 @@ class Store:
                     obstore.put(self._store, key, data)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SlowDown(f"the {self.scheme} store refused a put: {type(error).__name__}") from None
-        return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), digest=_digest(data))
+        return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), checksum=_checksum(data))
 
     def put_again(self, key: str, data: bytes) -> Pointer:
         """Write an object over one that may be there: for sealed bytes, which differ each time."""
@@ -100,7 +100,7 @@ class Store:
             raise BadMessage("missing_object", f"nothing at a pointer of {pointer.length} bytes") from None
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SlowDown(f"the {self.scheme} store refused a get: {type(error).__name__}") from None
-        if len(data) != pointer.length or not _matches(data, pointer.digest):
+        if len(data) != pointer.length or not _matches(data, pointer):
             raise BadMessage(
                 "missing_object", f"expected {pointer.length} bytes of a known digest, came others"
             )
@@ -147,12 +147,12 @@ class Store:
         return key
 
 
-def _digest(data: bytes) -> str:
+def _checksum(data: bytes) -> str:
     # Against damage, not against a forger: who can write into the store can write events too.
     return digest_text(xxhash.xxh3_64_intdigest(data))
 
 
-def _matches(data: bytes, digest: str | None) -> bool:
-    if digest is None or digest == _digest(data):
-        return True
-    return hashlib.sha256(data).hexdigest() == digest  # what release 0.1.0 wrote
+def _matches(data: bytes, pointer: Pointer) -> bool:
+    if isinstance(pointer.checksum, str) and pointer.checksum != _checksum(data):
+        return False
+    return pointer.digest is None or pointer.digest == hashlib.sha256(data).hexdigest()

@@ -51,13 +51,18 @@ class Pointer(Value, frozen=True, kw_only=True):
     offset, length : int
         Range in bytes.
     digest : str or None
-        Of the range, where it is known: ``xxh3:`` and 16 hexadecimal digits, or SHA-256 in hex.
+        Of the range, where it is known: SHA-256 in hex, or ``xxh3:`` and 16 digits for spooled bytes.
+    checksum : str, left out where it is not known
+        The same for stored objects: ``xxh3:`` and 16 digits. Release 0.1.0 gave them a `digest`.
     """
 
     uri: str
     offset: int
     length: int
     digest: str | None = None
+    checksum: str | msgspec.UnsetType = (
+        msgspec.UNSET
+    )  # left out, so that a body of 0.1.0 is said again as it was
 
 
 class Intake(Value, frozen=True, kw_only=True):

@@ -8,8 +8,11 @@ encapsulated the fragments without offset table.
 What a peer may know better than we do must not count. So a private (or unknown) value that parses wholly as
 implicit little endian items counts as that sequence, and whether a value is text, hence padded, is decided
 by the dictionary and, where it is silent, by the bytes: never by the VR on the wire.
+
+Release 0.1.0 took SHA-256 for both; what it knew is recognised by it (`is_of_first_release`).
 """
 
+import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
@@ -27,6 +30,8 @@ from consumers.deid.elements import (
     items_in,
 )
 
+#: before each digest: the code of BLAKE3 among multihashes (https://github.com/multiformats/multicodec)
+BLAKE3: Final = "1e"
 _PADDING_TAG: Final = 0xFFFCFFFC
 _PAD: Final = b"\x00 "
 _SWAPPED_WIDTH: Final = {
@@ -46,6 +51,12 @@ def little_endian(element: Element, *, big: bool) -> Bytes:
     if width is None or len(element.value) % width:
         return element.value
     return np.frombuffer(element.value, dtype=f">u{width}").astype(f"<u{width}").tobytes()
+
+
+class _Hash(Protocol):
+    def update(self, data: Bytes, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
 
 
 class Part(Protocol):
@@ -101,9 +112,9 @@ def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Part]]]) ->
     return b"".join(parts)
 
 
-def content_id(found: Iterable[Part]) -> str:
+def content_id(found: Iterable[Part], *, first_release: bool = False) -> str:
     """Return the digest of everything but the root pixel data, as hexadecimal digits."""
-    digest, parts = blake3(), []
+    digest, parts = _new(first_release), []
     for one in found:
         parts.append(one.content)
         if one.content_bulk:
@@ -111,16 +122,29 @@ def content_id(found: Iterable[Part]) -> str:
             digest.update(one.content_bulk)
             parts = []
     digest.update(b"".join(parts))
-    return digest.hexdigest()
+    return _named(digest.hexdigest(), first_release)
 
 
-def pixel_id(pixels: Iterable[Element], *, big: bool) -> str:
+def pixel_id(pixels: Iterable[Element], *, big: bool, first_release: bool = False) -> str:
     """Return the digest of the root pixel data, as hexadecimal digits; of nothing where there is none."""
-    digest = blake3()
+    digest = _new(first_release)
     for element in pixels:
         for part in _pixel_parts(element, big=big):
             digest.update(part)
-    return digest.hexdigest()
+    return _named(digest.hexdigest(), first_release)
+
+
+def is_of_first_release(digest: str) -> bool:
+    """Tell whether a digest is one of release 0.1.0: SHA-256, with nothing before it."""
+    return len(digest) == 2 * hashlib.sha256().digest_size
+
+
+def _new(first_release: bool) -> "_Hash":
+    return hashlib.sha256() if first_release else blake3()
+
+
+def _named(digest: str, first_release: bool) -> str:
+    return digest if first_release else BLAKE3 + digest
 
 
 def _pixel_parts(element: Element, *, big: bool) -> tuple[Bytes, ...]:

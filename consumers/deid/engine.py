@@ -44,7 +44,7 @@ from schemas.errors import Quarantine
 
 __all__ = [
     "Deidentified", "InstanceFacts", "IntakeContext", "Profile", "ProjectKeys", "VaultEntry",
-    "basic_profile", "clean_object_key", "deidentify", "deidentify_file", "split_part10",
+    "basic_profile", "clean_object_key", "deidentify", "deidentify_file", "first_release_ids", "split_part10",
 ]  # fmt: skip
 
 SOP_CLASS_UID = 0x00080016
@@ -106,6 +106,17 @@ def clean_object_key(
 ) -> str:
     """Return the keyed digest under which the clean object is stored: 64 hexadecimal digits."""
     return keys.keyed_digest("object", content_id, pixel_id, transfer_syntax_uid, profile.digest, keys.key_id)
+
+
+def first_release_ids(
+    raw: bytes, transfer_syntax_uid: str, profile: Profile, keys: ProjectKeys
+) -> tuple[str, str]:
+    """Return the content and pixel digest of a dataset that passed, as release 0.1.0 made them: SHA-256."""
+    syntax = syntax_of(transfer_syntax_uid)
+    with _quiet():
+        found = _cleaned(inflate(raw) if syntax.deflated else raw, "", syntax, profile, keys).found
+    pixels = [one.element for one in found if one.tag in PIXEL_TAGS]
+    return content_id(found, first_release=True), pixel_id(pixels, big=syntax.big, first_release=True)
 
 
 def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:

@@ -31,10 +31,10 @@ from consumers.deid.writer import element_bytes, item_header, sequence_header
 
 MEMO_BYTES: Final = 512  # an element; longer ones seldom come twice
 MEMO_TOTAL: Final = 16 << 20  # of one SOP class, project and syntax; some 10,000 elements
-_ELEMENT_COST: Final = 1200  # of one remembered element beside its bytes, about
+_ELEMENT_COST: Final = 1200  # bytes of one remembered element beside its own, about
+_LEVEL_COST: Final = 10_000  # of a level, or of a run
 _CHARACTER_SET: Final = 0x00080005
 _SIGN: Final = 0x00280103  # PixelRepresentation
-_LEVEL_COST: Final = 10_000
 _TURNING: Final = frozenset({_CHARACTER_SET, _SIGN})  # how the elements behind them are to be read
 _ALONE: Final = sorted({*OWN, *_TURNING})
 
@@ -180,6 +180,7 @@ class Level:
                 encodings = encodings_of((one.element,), encodings)
             else:
                 signed = any(name[1])
+            self._task.held += _LEVEL_COST
             level = self._after[name] = self._task.level(self._place, self.form, encodings, signed=signed)
         return level
 
@@ -193,6 +194,7 @@ class Level:
         if levels is None:
             first, rest = self._places(tag)
             levels = (self._at(first), self._at(rest))
+            self._task.held += _ELEMENT_COST
             self._inside[tag] = levels
         return levels
 

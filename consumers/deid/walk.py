@@ -36,9 +36,8 @@ from schemas.errors import Quarantine
 MIN_RUN: Final = 3  # elements; shorter runs cost what they save
 MEMO_SEQUENCE: Final = 8192  # bytes; longer sequences are walked each time
 _NO_RUN: Final = (b"", None)
-_Steady = tuple[
-    int, int, Level, Cleaned
-]  # an element as it was last time: from, to, how it is read, what it is
+#: an element that is as it was in the instance before: from, to, how it is read, what it is
+_Steady = tuple[int, int, Level, Cleaned]
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
@@ -88,7 +87,7 @@ class _Walk:
                 one, stop = self.one(pos, end, level)
                 if level.last.get(form) is one:
                     steady.append((pos, stop, level, one))
-                elif stop - pos <= MEMO_BYTES or one.element.items is not None:
+                elif stop - pos <= (MEMO_BYTES if one.element.items is None else MEMO_SEQUENCE):
                     level.note(form, one)
                 level = level.after(one)
             found.append(one)

@@ -11,7 +11,7 @@ from stage_rig import record
 
 from infra.cassandra import Tables
 from schemas.errors import BadMessage, SlowDown
-from schemas.events import InstanceDeidentified
+from schemas.events import InstanceDeidentified, InstanceReceived
 from schemas.topics import BY_NAME
 
 pytestmark = pytest.mark.stack
@@ -64,6 +64,38 @@ def test_corrected_and_conflicting_instances_are_told_apart(door: Door, views: l
     assert list(door.settled().values()) == ["clean", "corrected", "conflict"]
     assert [(i.version, i.conflict) for i in door.clean()] == [(0, False), (1, False), (2, True)]
     assert door.outbox.kinds() == ["uid_conflict"]
+
+
+def test_an_instance_that_release_0_1_0_knew_is_recognised(door: Door, views: list[Dataset]) -> None:
+    """By its digests of then: sent again it is a duplicate, published again it is what it was, and then corrected."""
+    event = door.store(views[0])
+    door.take(event)
+    _as_first_release(door, event)
+    door.take(event)
+    door.take(door.store(views[0]))
+    views[0].InstanceNumber = 77
+    door.take(door.store(views[0]))
+    door.take(door.store(views[0]))
+    assert list(door.settled().values()) == ["clean", "duplicate", "corrected", "duplicate"]
+    assert [i.version for i in door.clean()] == [0, 0, 1]
+
+
+def _as_first_release(door: Door, event: InstanceReceived) -> None:
+    """Turn what is known of an instance into what release 0.1.0 would have written."""
+    [row] = door.tables.run(
+        "SELECT * FROM identities WHERE project = ? AND study_uid = ?",
+        (door.project, event.study_instance_uid),
+    )
+    ids = door.stage._boundary.first_release_ids(door.project, event.instances[0])
+    key = (row.project, row.study_uid, row.sop_uid)
+    where = "WHERE project = ? AND study_uid = ? AND sop_uid = ? AND content_id = ? AND pixel_id = ?"
+    door.tables.run(f"DELETE FROM identities {where}", (*key, row.content_id, row.pixel_id))
+    door.tables.run(
+        "INSERT INTO identities (project, study_uid, sop_uid, content_id, pixel_id, transfer_syntax, intake, outcome,"
+        " version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, *map(bytes.fromhex, ids), row.transfer_syntax, row.intake, row.outcome, row.version),
+    )
+    assert {len(digest) for digest in ids} == {64}
 
 
 @pytest.mark.parametrize("write", range(3))

@@ -93,7 +93,7 @@ def conflict_is_duplicate(patch: pytest.MonkeyPatch) -> None:
 
     def decide(arrived: Any, known: Any) -> Any:
         if known and known[0].intake != arrived.intake:
-            return identity.Version(*arrived, "duplicate", known[0].version)
+            return arrived.becomes("duplicate", known[0].version)
         return right(arrived, known)
 
     patch.setattr(intakes, "decide", decide)

@@ -1,5 +1,6 @@
 """What another arrival of a SOP Instance UID is, and that a repeat never changes an answer."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ FIRST = arrived("c0", "p0", intake="s/0/0")
 
 def test_the_first_is_clean() -> None:
     """Version 0 of its UID."""
-    assert decide(FIRST, []) == Version(*FIRST, "clean", 0)
+    assert decide(FIRST, []) == FIRST.becomes("clean", 0)
 
 
 def test_the_same_again_is_a_duplicate() -> None:
@@ -108,3 +109,25 @@ def test_repeats_in_any_order_never_change_an_answer_already_given(history, rand
         again = decide(intakes[i], versions)
         assert (again.outcome, again.intake) == (answers[i].outcome, answers[i].intake)
         assert again in versions or again.outcome == "duplicate"
+
+
+OLD = Version("a" * 64, "b" * 64, "1.2.840.10008.1.2.1", "s/1/1", "clean", 0)
+
+
+@pytest.mark.parametrize(
+    ("first_release", "intake", "outcome"),
+    [
+        (("a" * 64, "b" * 64), "s/1/1", "clean"),
+        (("a" * 64, "b" * 64), "s/1/2", "duplicate"),
+        (("c" * 64, "b" * 64), "s/1/2", "corrected"),
+        (("c" * 64, "d" * 64), "s/1/2", "conflict"),
+    ],
+)
+def test_what_release_0_1_0_knew_is_recognised(
+    first_release: tuple[str, str], intake: str, outcome: str
+) -> None:
+    """Its versions are compared by its digests; what is kept of the arrival are the digests of today."""
+    arrived = Arrived("1e" + "1" * 64, "1e" + "2" * 64, OLD.transfer_syntax_uid, intake, first_release)
+    version = decide(arrived, [OLD])
+    assert version.outcome == outcome
+    assert version.content_id == (OLD.content_id if outcome == "clean" else arrived.content_id)

@@ -52,7 +52,7 @@ def test_a_part_of_an_object_is_got_by_its_range(store: Store) -> None:
         Pointer(uri="clean://k/a", offset=0, length=6),
         Pointer(uri="clean://k/a", offset=6, length=1),
         Pointer(uri="clean://k/a", offset=0, length=5, digest="00" * 32),
-        Pointer(uri="clean://k/a", offset=0, length=5, digest="xxh3:" + "00" * 8),
+        Pointer(uri="clean://k/a", offset=0, length=5, checksum="xxh3:" + "00" * 8),
         Pointer(uri="spool://k/a", offset=0, length=5),
         Pointer(uri="clean://../clean/k/a", offset=0, length=5),
     ],
