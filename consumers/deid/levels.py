@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from consumers.deid import residual
 from consumers.deid.digest import content_parts, sequence_content
-from consumers.deid.elements import TEXT_VRS, Bytes, Element, dictionary_vr, read_items
+from consumers.deid.elements import PIXEL_TAGS, TEXT_VRS, Bytes, Element, dictionary_vr, read_items
 from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, member_of, object_of, text_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.model import DicomJson
@@ -36,7 +36,8 @@ _LEVEL_COST: Final = 10_000  # of a level, or of a run
 _CHARACTER_SET: Final = 0x00080005
 _SIGN: Final = 0x00280103  # PixelRepresentation
 _TURNING: Final = frozenset({_CHARACTER_SET, _SIGN})  # how the elements behind them are to be read
-_ALONE: Final = sorted({*OWN, *_TURNING})
+#: never in a run: what we write ourselves, what turns the reading, what is asked for by its tag behind the walk
+_ALONE: Final = sorted({*OWN, *_TURNING, *PIXEL_TAGS})
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 

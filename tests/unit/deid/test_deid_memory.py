@@ -64,17 +64,24 @@ def _series(number: int, *extra: Element) -> Dataset:
         text(0x00180050, "5"),
         text(0x00180060, "120"),
         text(0x00200013, str(number)),
+        text(0x00541000, "STATIC"),
+        text(0x00541001, "HU"),
+        text(0x20500020, "IDENTITY"),
         *extra,
     )
 
 
 def test_a_series_is_learned(profile: Profile) -> None:
     """From the third instance on, what is the same in all is one step; what differs is their own."""
-    clean = [pydicom.dcmread(io.BytesIO(run(_series(n), profile).part10)) for n in range(6)]
+    learned = [run(_series(n), profile) for n in range(6)]
+    clean = [pydicom.dcmread(io.BytesIO(result.part10)) for result in learned]
     assert [dataset.InstanceNumber for dataset in clean] == list(range(6))
     assert len({dataset.SOPInstanceUID for dataset in clean}) == 6
     assert {dataset.ManufacturerModelName for dataset in clean} == {"SCANNER 3000"}
     assert root_level(profile.actions(CT), KEYS, _EXPLICIT).runs
+    for number, result in enumerate(learned):
+        forget()
+        assert run(_series(number), profile) == result
 
 
 @pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192"])
