@@ -17,6 +17,7 @@ from schemas.errors import Quarantine
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_UID: Final = 64
+_MEDIA_END: Final = 0x00050000  # behind group 0004, which is of media directories
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Header:
                 count += 1
         if len(by_tag) != count:
             raise Quarantine("unreadable_dataset", "an attribute occurs twice")
-        if any(one.tag >> 16 == 0x0004 for one in found):
+        if min(by_tag, default=_MEDIA_END) < _MEDIA_END and any(tag >> 16 == 0x0004 for tag in by_tag):
             raise Quarantine("directory_record", "group 0004 in the dataset")
         return cls(found, by_tag, big)
 

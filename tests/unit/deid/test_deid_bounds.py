@@ -136,6 +136,16 @@ def test_what_cannot_be_judged_is_quarantined(raw: bytes, changes: dict[str, obj
     assert _reason(raw, **changes) == reason
 
 
+def test_a_directory_record_is_seen_however_often_it_came() -> None:
+    """Also where elements of other groups before 0008 stand around it."""
+    media = b"".join(
+        struct.pack("<HH2sH4s", group, 0x1000 + number, b"CS", 4, b"ABCD")
+        for group in (0x0003, 0x0004, 0x0005)
+        for number in range(4)
+    )
+    assert {_reason(media + RAW) for _ in range(5)} == {"directory_record"}
+
+
 @pytest.mark.parametrize("tag", [0x00080016, 0x00080018, 0x0020000D, 0x0020000E])
 def test_uids_must_be_there_and_be_uids(profile: Profile, tag: int) -> None:
     """Absent, empty, hostile or overlong UIDs never come near a path or a key."""
