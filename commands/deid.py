@@ -1,16 +1,50 @@
-"""`prodrome deid IN OUT`: files in, clean files out; needs no stack, only the master key."""
+"""`prodrome deid IN OUT`: files in, clean files out; needs no stack, only a master key.
 
+1. Every file below IN is read and de-identified in one of several processes, which write it beside its place.
+2. It is put in its place, OUT/patient/study/series/instance.dcm by pseudonyms, when it is whole: an interrupted
+   run leaves nothing half-written, and the next one gives the same bytes.
+3. What is refused is listed with its reason and not written; the summary counts by reason.
+
+The same SOP Instance UID again with other content is refused, not overwritten. Links are not followed.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import click
-from rich.progress import track
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from commands.stack import make_secrets
 from commands.wiring import settings, told
-from consumers.deid.engine import ProjectKeys, basic_profile, deidentify_file
+from consumers.deid.engine import Profile, ProjectKeys, basic_profile, clean_file
+from infra import children
 from infra.settings import master_key
-from schemas.dicom_reader import read_file_header
-from schemas.errors import Quarantine
+from schemas.errors import ProdromeError, Quarantine
+
+#: Files that wait for each process: it never waits for us, and few are in memory.
+WAITING: Final = 4
+_PARTIAL: Final = ".partial-"
+_CONFLICT: Final = "uid_conflict"
+
+
+class Outcome(NamedTuple):
+    """One file: where it was written, and where it belongs; or why it was not."""
+
+    source: Path
+    written: Path | None = None
+    place: str = ""
+    reason: str = ""
+    detail: str = ""
 
 
 @click.command()
@@ -18,31 +52,145 @@ from schemas.errors import Quarantine
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--profile", type=click.Choice(["basic"]), default="basic", show_default=True)
 @click.option("--project", default="default", show_default=True, help="Pseudonyms differ by project.")
-def deid(source: Path, target: Path, profile: str, project: str) -> None:
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="File with the master key: 64 hexadecimal digits, mode 600; without it the home's, made if need be.",
+)
+@click.option("--jobs", default=0, help="Processes; without it one a core.")
+def deid(source: Path, target: Path, profile: str, project: str, key_file: Path | None, jobs: int) -> None:
     """De-identify the DICOM files of IN (a file or folder) into the folder OUT.
 
-    Files are named by their pseudonymous SOP Instance UID. What is doubtful is not written; it is listed with
-    its reason, and the exit status is 1.
+    Clean files are named by their pseudonyms: patient, study, series, instance. The same key gives the same
+    bytes, so a run that was interrupted is run again. What is doubtful is not written; it is listed with its
+    reason, and the exit status is 1.
     """
     del profile  # one so far
     with told():
-        found = settings()
+        if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
+            raise ProdromeError(f"expected OUT outside of IN, came {target} inside {source}")
+        keys = _keys(key_file, project)
+        begun, counts = _begin(target), Counter[str]()
+        files = _files(source)
+        with _progress(sum(1 for _ in _files(source))) as (progress, task):
+            for outcome in _cleaned(files, target, keys, jobs or len(os.sched_getaffinity(0))):
+                reason = outcome.reason or _put(outcome, target, begun)
+                counts[reason] += 1
+                if reason:
+                    told_why = f": {outcome.detail}" if outcome.detail else ""
+                    progress.console.print(
+                        f"{outcome.source}: {reason}{told_why}", markup=False, highlight=False
+                    )
+                progress.advance(task)
+    refused = counts.total() - counts[""]
+    for reason, count in sorted(counts.items()):
+        if reason:
+            click.echo(f"{count:8} {reason}")
+    click.echo(f"{counts['']} written, {refused} doubtful and not written")
+    raise SystemExit(1 if refused else 0)
+
+
+def _keys(key_file: Path | None, project: str) -> ProjectKeys:
+    found = settings()
+    if key_file is not None:
+        part = dataclasses.replace(found.deidentify, master_key_file=str(key_file))
+        found = dataclasses.replace(found, deidentify=part)
+    else:
         make_secrets(found)
-        keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
-    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    return ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
+
+
+def _files(source: Path) -> Iterator[Path]:
+    if source.is_file():
+        yield source
+        return
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _begin(target: Path) -> int:
+    """Remove what an interrupted run left beside its place, and return the time by the clock of OUT's files."""
     target.mkdir(parents=True, exist_ok=True)
-    doubtful = 0
-    for path in track(files, description="de-identifying"):
-        try:
-            clean = deidentify_file(path.read_bytes(), basic_profile(), keys, project=project)
-        except Quarantine as doubt:
-            doubtful += 1
-            click.echo(f"{path}: {doubt}", err=True)
-            continue
-        (target / f"{_sop_instance_uid(clean)}.dcm").write_bytes(clean)
-    click.echo(f"{len(files) - doubtful} written, {doubtful} doubtful and not written")
-    raise SystemExit(1 if doubtful else 0)
+    for left in target.glob(f"{_PARTIAL}*"):
+        left.unlink()
+    marker = target / f"{_PARTIAL}begin"
+    marker.touch()
+    begun = marker.stat().st_mtime_ns
+    marker.unlink()
+    return begun
 
 
-def _sop_instance_uid(clean: bytes) -> str:
-    return read_file_header(clean).sop_instance_uid or "unnamed"
+def _cleaned(files: Iterator[Path], target: Path, keys: ProjectKeys, jobs: int) -> Iterator[Outcome]:
+    """Yield the outcome of each file in their order, a few a process in work at a time."""
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_setup, initargs=(os.getpid(), target, keys)
+    ) as pool:
+        waiting: deque[tuple[Path, Future[Outcome]]] = deque()
+        for path in files:
+            waiting.append((path, pool.submit(_clean, path)))
+            if len(waiting) >= WAITING * jobs:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(path: Path, future: "Future[Outcome]") -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise ProdromeError(
+            f"a process died at {path} or one of the files behind it; try them alone"
+        ) from None
+
+
+_numbers: Final = itertools.count()
+_work: tuple[Path, Profile, ProjectKeys] | None = None
+
+
+def _setup(parent: int, target: Path, keys: ProjectKeys) -> None:
+    global _work
+    children.end_with(parent)
+    _work = (target, basic_profile(), keys)
+
+
+def _clean(source: Path) -> Outcome:
+    """De-identify one file in this process, and write it beside its place."""
+    if _work is None:
+        raise RuntimeError("expected _setup() before _clean()")
+    target, profile, keys = _work
+    try:
+        done = clean_file(source.read_bytes(), profile, keys)
+        written = target / f"{_PARTIAL}{os.getpid()}-{next(_numbers)}"
+        written.write_bytes(done.part10)
+    except Quarantine as doubt:
+        return Outcome(source, reason=doubt.reason, detail=doubt.detail)
+    except OSError as error:
+        return Outcome(source, reason="unreadable_file", detail=error.strerror or type(error).__name__)
+    place = (done.patient, done.study_instance_uid, done.series_instance_uid, f"{done.sop_instance_uid}.dcm")
+    return Outcome(source, written, "/".join(place))
+
+
+def _put(outcome: Outcome, target: Path, begun: int) -> str:
+    """Put a written file in its place; return why it was not, or an empty text."""
+    if outcome.written is None:
+        raise RuntimeError("expected a written file")
+    place = target / outcome.place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # What stood there before this run is replaced: it may be of another key or an older version.
+    ours = place.exists() and place.stat().st_mtime_ns >= begun
+    if ours and place.read_bytes() != outcome.written.read_bytes():
+        outcome.written.unlink()
+        return _CONFLICT
+    outcome.written.rename(place)
+    return ""
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("de-identifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as bar:
+        yield bar, bar.add_task("files", total=total)

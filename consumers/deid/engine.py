@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -44,7 +45,7 @@ from schemas.errors import Quarantine
 
 __all__ = [
     "Deidentified", "InstanceFacts", "IntakeContext", "Profile", "ProjectKeys", "VaultEntry",
-    "basic_profile", "clean_object_key", "deidentify", "deidentify_file", "first_release_ids", "split_part10",
+    "basic_profile", "clean_file", "clean_object_key", "deidentify", "deidentify_file", "first_release_ids", "split_part10",
 ]  # fmt: skip
 
 SOP_CLASS_UID = 0x00080016
@@ -81,15 +82,15 @@ def deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proje
             raise Quarantine("deid_failed", type(error).__name__) from None
 
 
-def deidentify_file(
+def clean_file(
     file_bytes: bytes,
     profile: Profile,
     keys: ProjectKeys,
     *,
     project: str = "default",
     admit_burned_in: bool = False,
-) -> bytes:
-    """De-identify a DICOM file held in memory and return the clean file."""
+) -> Deidentified:
+    """De-identify a DICOM file held in memory; raises as `deidentify`."""
     syntax, sop_class, instance, dataset = split_part10(file_bytes)
     context = IntakeContext(
         project=project,
@@ -98,7 +99,12 @@ def deidentify_file(
         sop_instance_uid=instance,
         admit_burned_in=admit_burned_in,
     )
-    return deidentify(dataset, context, profile, keys).part10
+    return deidentify(dataset, context, profile, keys)
+
+
+def deidentify_file(file_bytes: bytes, profile: Profile, keys: ProjectKeys, **options: Any) -> bytes:
+    """Return the clean file of a DICOM file held in memory; see `clean_file`."""
+    return clean_file(file_bytes, profile, keys, **options).part10
 
 
 def clean_object_key(

@@ -77,7 +77,7 @@ Where = tuple[int, str]
 
 
 class Searched(Protocol):
-    """What is searched in one clean element: `traces` (its words and where they stand) and `text`."""
+    """What is searched: `traces` (the words of an element and where they stand), `text`; `members` of a run."""
 
     @property
     def element(self) -> Element: ...
@@ -87,6 +87,9 @@ class Searched(Protocol):
 
     @property
     def text(self) -> str: ...
+
+    @property
+    def members(self) -> Mapping[int, "Searched"]: ...
 
 
 def names_in(element: Element, encodings: tuple[str, ...]) -> frozenset[str]:
@@ -125,7 +128,8 @@ def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
     uids = [name[1:] for name in names if name[0] == _UID]
     text = "\n".join([one.text for one in clean if one.text])
     if any(uid in text for uid in uids):
-        hit = next(one.element for one in clean if any(uid in one.text for uid in uids))
+        each = (member for one in clean for member in (one.members.values() or (one,)))
+        hit = next(one.element for one in each if any(uid in one.text for uid in uids))
         raise _found((hit.tag, hit.vr))
 
 

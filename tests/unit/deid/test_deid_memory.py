@@ -113,6 +113,14 @@ def test_another_patient_in_the_same_series_leaves_nothing_of_the_first(profile:
             run(_series(number, *patient, text(0x00181250, name.split("^")[0])), profile)
 
 
+def test_a_uid_in_text_is_told_by_its_place(profile: Profile) -> None:
+    """A replaced UID within a longer text is named by the tag where it stands, also among what was met before."""
+    leak = text(0x00181250, "coil of 1.2.3.4.1001")
+    for _ in range(5):
+        with pytest.raises(Quarantine, match=r"in \(0018,1250\), VR SH"):
+            run(_series(1, text(0x00180022, "NONE"), leak, text(0x00181251, "BODY")), profile)
+
+
 def test_attributes_out_of_order_are_written_in_order(profile: Profile) -> None:
     """A sender's disorder is mended, also where the disorder stands among what was met before."""
     for _ in range(4):
