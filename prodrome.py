@@ -17,6 +17,7 @@ COMMANDS = {
     "send": ("commands.send:send", "Send DICOM files to a receiver, byte for byte."),
     "watch": ("commands.watch:watch", "Show the messages of a topic as they come."),
     "query": ("commands.query:query", "Find studies, instances and predictions by pseudonym."),
+    "reidentify": ("commands.reidentify:reidentify", "Who or what one pseudonym stands for. Trusted."),
     "trace": ("commands.trace:trace", "Trusted: where is my image, by UID or accession number."),
     "deid": ("commands.deid:deid", "De-identify files; needs no stack."),
     "deadletters": ("commands.deadletters:deadletters", "What could not be worked on: list, show, discard."),

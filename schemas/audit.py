@@ -37,6 +37,7 @@ ACTIONS: Final[dict[str, Event]] = {
     "drain": _SOFTWARE,
     "audit": Event("110101", "Audit Log Used", "R"),
     "trace": Event("110112", "Query", "E"),
+    "reidentify": Event("110106", "Export", "R"),
     "deadletters-show": Event(*_ACCESSED, "R"),
     "quarantine-show": Event(*_ACCESSED, "R"),
     "quarantine-release": Event(*_ACCESSED, "U"),

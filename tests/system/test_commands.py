@@ -136,6 +136,33 @@ def test_trace_of_nobody(known: Known) -> None:
     assert "not known" in known.house.prodrome("trace", "1.2.3.4").stdout
 
 
+def test_reidentify(known: Known) -> None:
+    """`reidentify` by the pseudonym of a patient, a study or an instance: who it was, and an entry in the trail."""
+    dataset, patient = known.exam.datasets["R-CC"], known.prediction["patient_id"]
+    instance = known.house.keys().pseudonymous_uid(str(dataset.SOPInstanceUID))
+    who = {"PatientID": str(dataset.PatientID), "PatientName": str(dataset.PatientName)}
+    for pseudonym in (patient, known.study, instance):
+        answer = known.house.json("reidentify", pseudonym, "--json")
+        assert answer.items() >= who.items()
+    assert answer["SOPInstanceUID"] == str(dataset.SOPInstanceUID)
+    assert answer["StudyInstanceUID"] == study_of(known.exam)
+    assert str(dataset.PatientName) in known.house.prodrome("reidentify", patient).stdout
+    shown = known.house.prodrome("audit", "list", "--action", "reidentify").stdout
+    assert all(pseudonym in shown for pseudonym in (patient, known.study, instance))
+    assert not any(value in shown for value in who.values())
+
+
+def test_reidentify_of_nobody(known: Known) -> None:
+    """What is not known, and what is no pseudonym, is answered without a word of it, in the trail neither."""
+    original = study_of(known.exam)
+    for asked in ("0" * 24, "2.25.4711", original):
+        done = known.house.prodrome("reidentify", asked)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert asked not in done.stderr
+    assert original not in known.house.prodrome("audit", "list", "--action", "reidentify").stdout
+
+
 def test_watch(known: Known) -> None:
     """`watch --json --no-follow`: one JSON document a line, key, headers and the whole body."""
     done = known.house.prodrome("watch", "prediction", "--from-start", "--no-follow", "--json")
