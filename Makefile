@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-deid bench-receive chaos chaos-receive fuzz peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench bench-deid bench-receive chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -49,6 +49,9 @@ chaos-receive: setup ## The same for the door alone, an hour and a half; SCALE=0
 
 fuzz: setup ## The PDU path under streams that nobody would send, an hour; SECONDS=60 for less
 	PRODROME_FUZZ_SECONDS=$(or $(SECONDS),3600) $(BIN)/pytest -rP --timeout=0 tests/unit/receiver/test_fuzz.py
+
+fuzz-deid: setup ## De-identification under datasets that nobody would send, an hour; SECONDS=60 for less
+	PRODROME_FUZZ_SECONDS=$(or $(SECONDS),3600) $(BIN)/pytest -rP --timeout=0 tests/unit/deid/test_deid_fuzz.py
 
 peers: ## Install what tests talk to or work with (Debian, as root): dcmtk, dicom3tools, prometheus, strace
 	@if command -v dcmsend >/dev/null && command -v dciodvfy >/dev/null && command -v prometheus >/dev/null \

@@ -41,7 +41,7 @@ def encodings_of(dataset: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODING
             terms = [t.strip() for t in plain_text(element.value).split("\\")]
             try:
                 return tuple(convert_encodings(terms))
-            except LookupError:
+            except (LookupError, ValueError):  # unknown; or not even a name
                 return inherited
     return inherited
 
