@@ -23,7 +23,11 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 	$(BIN)/prodrome demo
 
 test: setup java-17 check ## Check, then all tests, with real Kafka and Cassandra
-	$(BIN)/pytest --durations=20
+	@# The unit tests run beside the others, which wait for real parts much of the time.
+	@log=$$(mktemp); nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
+	trap "kill $$unit; rm -f $$log" INT TERM; \
+	$(BIN)/pytest tests/contract tests/integration tests/system --durations=20; rest=$$?; \
+	wait $$unit; alone=$$?; cat $$log; rm -f $$log; exit $$((rest ? rest : alone))
 
 check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/ruff format --check .

@@ -5,13 +5,13 @@ the checker must report it. None of this is in the product; what the order of sy
 `test_sync_order`, and what needs a broker of its own in `test_broken_builds`.
 """
 
-import hashlib
 import itertools
 import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import pytest
+from evidence import checksum_of
 from line import Killed, Line
 
 from consumers import boundary, identity, intakes, settle
@@ -66,8 +66,8 @@ def index_before_object(patch: pytest.MonkeyPatch) -> None:
         if self in late:
             right(self, *late[self])
         late[self] = (key, data)
-        digest = hashlib.sha256(data).hexdigest()
-        return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), digest=digest)
+        checksum = checksum_of(data)
+        return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), checksum=checksum)
 
     patch.setattr(Store, "put", put)
 
@@ -80,8 +80,8 @@ def half_objects(patch: pytest.MonkeyPatch) -> None:
     def put(self: Store, key: str, data: bytes) -> Pointer:
         if key.endswith(".dcm") and next(count) % 7 == 3:
             right(self, key, data[: len(data) // 2])
-            digest = hashlib.sha256(data).hexdigest()
-            return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), digest=digest)
+            checksum = checksum_of(data)
+            return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), checksum=checksum)
         return right(self, key, data)
 
     patch.setattr(Store, "put", put)

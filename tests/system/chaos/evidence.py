@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import pydicom
+import xxhash
 from sender import Sent, image_digest
 
 from consumers.deid.keys import ProjectKeys
@@ -190,9 +191,14 @@ def collect(world: World, sent: Sequence[Sent], **more: Any) -> Evidence:
     )
 
 
+def checksum_of(data: bytes) -> str:
+    """Return the checksum by which pointers name the bytes of an object."""
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(data)}"
+
+
 def parsed(data: bytes) -> Stored:
     """Return what a clean object is, parsed whole by another library than the one that wrote it."""
-    digest = hashlib.sha256(data).hexdigest()
+    digest = checksum_of(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -213,7 +219,7 @@ def _rows(world: World) -> Iterator[Row]:
     for row in world.clean.run(cql):
         if row.project == world.project:
             pointer = msgspec.json.decode(row.object, type=Pointer)
-            place = (pointer.uri.removeprefix("clean://"), pointer.length, pointer.digest or "")
+            place = (pointer.uri.removeprefix("clean://"), pointer.length, pointer.checksum or "")
             yield Row(row.study, row.sop, row.content_key, row.pixel_key, row.version, row.conflict, *place)
 
 

@@ -59,7 +59,7 @@ def content_id(part10: bytes) -> str:
     digest = blake3()
     dataset = read(part10)
     _digest(digest, dataset, b"", root=True)
-    return digest.hexdigest()
+    return "1e" + digest.hexdigest()
 
 
 def differences(one: Dataset, other: Dataset, where: str = "") -> Iterator[str]:

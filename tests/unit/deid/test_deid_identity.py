@@ -44,7 +44,9 @@ def test_dcmtk_reencoding_keeps_both_digests(dicom_files: list[Path], tmp_path: 
     if shutil.which("dcmconv") is None:
         pytest.skip("dcmconv (Debian dcmtk) is not installed: make peers")
     brain = [p for p in dicom_files if "brain-mri" in p.parts]
-    chosen = [p for p in dicom_files if "brain-mri" not in p.parts and p.stat().st_size < 2e6] + brain[::128]
+    chosen = [p for p in dicom_files if "brain-mri" not in p.parts and p.stat().st_size < 2e6][::2] + brain[
+        ::128
+    ]
     outcomes: Counter[str] = Counter()
     different = []
     for path, option in zip(chosen, cycle(("+te", "+ti -e", "+tb", "+td")), strict=False):
@@ -65,7 +67,7 @@ def test_dcmtk_reencoding_keeps_both_digests(dicom_files: list[Path], tmp_path: 
             different.append(f"{path.name} {options}")
     print(dict(outcomes))
     assert different == []
-    assert sum(count for outcome, count in outcomes.items() if outcome.startswith("same")) > 380
+    assert sum(count for outcome, count in outcomes.items() if outcome.startswith("same")) > 180
 
 
 def test_content_and_pixels_are_told_apart() -> None:
