@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -134,7 +135,11 @@ def _costs(here: Path, loads: dict[str, list[bytes]], repeats: int, peers: Path)
 def _write_files(folder: Path, files: list[bytes]) -> None:
     folder.mkdir()
     for index, data in enumerate(files):
-        (folder / f"{index:04d}.dcm").write_bytes(data)
+        (folder / _name(index)).write_bytes(data)
+
+
+def _name(index: int) -> str:
+    return f"{index:04d}.dcm"
 
 
 def _large(here: Path, megabytes: int) -> Figures:
@@ -161,16 +166,14 @@ def _left(here: Path, peers: Path) -> Figures:
     """Count the rows of the table whose value is still in what each tool wrote, by depth."""
     planted = {depth: deid_table.planted_file(depth) for depth in deid_table.DEPTHS}
     source = here / "planted"
-    source.mkdir()
-    for depth, (data, _) in planted.items():
-        (source / f"{depth}.dcm").write_bytes(data)
+    _write_files(source, [data for data, _ in planted.values()])
     lines = []
     for tool in (tool for tool in TOOLS if tool != "prodrome-cold"):
         target = here / f"planted-{tool}"
         run_tool(tool, source, target, peers)
         cells = [tool]
-        for depth, (_, canaries) in planted.items():
-            out = target / f"{depth}.dcm"
+        for index, (_, canaries) in enumerate(planted.values()):
+            out = target / _name(index)
             left = sum(canary in out.read_bytes() for canary in canaries) if out.exists() else None
             cells.append("refused" if left is None else f"{left} of {len(canaries)}")
         lines.append(cells)
@@ -186,7 +189,7 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(out.fileno())
 
 
-def _seconds(step: object) -> float:
+def _seconds(step: Callable[[], None]) -> float:
     begin = time.perf_counter()
-    step()  # type: ignore[operator]
+    step()
     return time.perf_counter() - begin

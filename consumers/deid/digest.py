@@ -14,8 +14,8 @@ Release 0.1.0 took SHA-256 for both; what it knew is recognised by it (`is_of_fi
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -59,7 +59,7 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-class Part(Protocol):
+class Content(Protocol):
     """What an element adds to the content digest behind its path: `content`, then `content_bulk` if it is long."""
 
     @property
@@ -67,6 +67,16 @@ class Part(Protocol):
 
     @property
     def content_bulk(self) -> Bytes: ...
+
+
+class Part(Content, Protocol):
+    """An element of the root, or a run of them that holds no pixel data."""
+
+    @property
+    def tag(self) -> int: ...
+
+    @property
+    def element(self) -> Element: ...
 
 
 def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tuple[bytes, Bytes]:
@@ -90,7 +100,7 @@ def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tu
     if items is None and dictionary_vr(tag) in ("UN", "SQ"):
         items = items_in(element.value)
     if items is not None:
-        return _items_content(tag, items, path), b""
+        return sequence_content(tag, list(_hidden(items, tag, path))), b""
     if element.fragments is not None:
         value: Bytes = b"".join(element.fragments[1:])
     else:
@@ -99,7 +109,7 @@ def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tu
     return (head, value) if len(value) > _LONG else (head + value, b"")
 
 
-def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Part]]]) -> bytes:
+def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Content]]]) -> bytes:
     """Return what a sequence adds behind its path: `items` are the path and the elements of each."""
     if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
         return b""
@@ -112,7 +122,7 @@ def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Part]]]) ->
     return b"".join(parts)
 
 
-def content_id(found: Iterable[Part], *, first_release: bool = False) -> str:
+def content_id(found: Iterable[Content], *, first_release: bool = False) -> str:
     """Return the digest of everything but the root pixel data, as hexadecimal digits."""
     digest, parts = _new(first_release), []
     for one in found:
@@ -125,12 +135,13 @@ def content_id(found: Iterable[Part], *, first_release: bool = False) -> str:
     return _named(digest.hexdigest(), first_release)
 
 
-def pixel_id(pixels: Iterable[Element], *, big: bool, first_release: bool = False) -> str:
+def pixel_id(found: Iterable[Part], *, big: bool, first_release: bool = False) -> str:
     """Return the digest of the root pixel data, as hexadecimal digits; of nothing where there is none."""
     digest = _new(first_release)
-    for element in pixels:
-        for part in _pixel_parts(element, big=big):
-            digest.update(part)
+    for one in found:
+        if one.tag in PIXEL_TAGS:
+            for part in _pixel_parts(one.element, big=big):
+                digest.update(part)
     return _named(digest.hexdigest(), first_release)
 
 
@@ -153,17 +164,16 @@ def _pixel_parts(element: Element, *, big: bool) -> tuple[Bytes, ...]:
     return (little_endian(element, big=big),)
 
 
-def _items_content(tag: int, items: Sequence[Dataset], path: bytes) -> bytes:
+class _Inner(NamedTuple):
+    content: bytes
+    content_bulk: Bytes
+
+
+def _hidden(items: Sequence[Dataset], tag: int, path: bytes) -> Iterator[tuple[bytes, list[_Inner]]]:
     # Bytes inside UN are little endian whatever the syntax.
-    parts: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
     for number, item in enumerate(items, 1):
         here = path + pack_path(tag, number)
-        parts.append(here)
-        for element in item:
-            content, bulk = content_parts(element, here, big=False, root=False)
-            if content:
-                parts += (here, content, bulk)
-    return b"".join(parts)
+        yield here, [_Inner(*content_parts(element, here, big=False, root=False)) for element in item]
 
 
 def _without_pad(tag: int, value: Bytes) -> Bytes:

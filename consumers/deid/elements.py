@@ -93,6 +93,64 @@ def dictionary_vr(tag: int) -> str:
     return "OW" if "OW" in vr else vr[:2]
 
 
+class Form(NamedTuple):
+    """How elements are encoded: what both readers, `_Reader` and `walk`, know of headers and fragments."""
+
+    explicit: bool
+    big: bool
+    tag_length: Callable[..., tuple[int, int, int]]
+    short: Callable[..., tuple[int]]
+    long: Callable[..., tuple[int]]
+
+    def header(self, data: Bytes, tag: int, length: int, pos: int, end: int) -> tuple[str, int, int]:
+        """Return VR, length and start of the value of the element at `pos`, whose tag and next 32 bits are read."""
+        if not self.explicit:
+            return dictionary_vr(tag), length, pos + 8
+        code = bytes(data[pos + 4 : pos + 6])
+        if not (code.isalpha() and code.isupper()):
+            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
+        vr = code.decode("ascii")
+        if vr in SHORT_VRS:
+            return vr, self.short(data, pos + 6)[0], pos + 8
+        if end - pos < 12:
+            raise Quarantine("truncated", "the header of an element is cut")
+        return vr, self.long(data, pos + 8)[0], pos + 12
+
+    def item_header(self, data: Bytes, pos: int, end: int) -> tuple[int, int]:
+        """Return the tag and length of the item or delimiter at `pos`."""
+        if end - pos < 8:
+            raise Quarantine("truncated", "an item or delimiter was expected")
+        group, number, length = self.tag_length(data, pos)
+        return group << 16 | number, length
+
+    def fragments(self, data: memoryview, tag: int, vr: str, pos: int, end: int) -> tuple[Element, int]:
+        """Read encapsulated pixel data: the offset table, then the fragments; return them and where they end."""
+        found: list[Bytes] = []
+        start = pos
+        while True:
+            mark, length = self.item_header(data, pos, end)
+            pos += 8
+            if mark == SEQUENCE_END:
+                return Element(tag, vr, data[start:pos], fragments=tuple(found)), pos
+            if mark != ITEM or length == UNDEFINED:
+                raise Quarantine("unreadable_dataset", "a fragment was expected in encapsulated data")
+            if length > end - pos:
+                raise Quarantine("truncated", f"a fragment of {length} bytes declared, {end - pos} present")
+            found.append(data[pos : pos + length])
+            pos += length
+
+
+def _form(*, explicit: bool, big: bool) -> Form:
+    order = ">" if big else "<"
+    unpack = (struct.Struct(order + code).unpack_from for code in ("HHL", "H", "L"))
+    return Form(explicit, big, *unpack)
+
+
+#: by (explicit, big)
+FORMS: Final = {(e, b): _form(explicit=e, big=b) for e, b in ((True, False), (False, False), (True, True))}
+IMPLICIT: Final = FORMS[False, False]
+
+
 def inflate(data: Bytes) -> bytes:
     """Inflate a deflated dataset within `MAX_INFLATED` bytes and `MAX_RATIO`."""
     limit = min(MAX_INFLATED, MAX_RATIO * max(len(data), 4096))
@@ -115,7 +173,7 @@ def read_dataset(data: Bytes, syntax: Syntax) -> Dataset:
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    reader = _Reader(memoryview(data), explicit=syntax.explicit, big=syntax.big)
+    reader = _Reader(memoryview(data), FORMS[syntax.explicit, syntax.big])
     elements, _ = reader.elements(0, len(data), 0, closed=False)
     return elements
 
@@ -124,30 +182,25 @@ def items_in(value: Bytes, depth: int = 0) -> tuple[Dataset, ...] | None:
     """Read a value that consists wholly of implicit little endian items; None if it does not."""
     if len(value) < 8 or bytes(value[:4]) != ITEM_START:
         return None
-    reader = _Reader(memoryview(value), explicit=False, big=False)
+    reader = _Reader(memoryview(value), IMPLICIT)
     try:
         return reader.items(0, len(value), depth + 1, closed=False)[0]
     except Quarantine:
         return None
 
 
-def read_items(data: Bytes, *, explicit: bool, big: bool, closed: bool) -> tuple[Dataset, ...]:
+def read_items(data: Bytes, form: Form, *, closed: bool) -> tuple[Dataset, ...]:
     """Read the items of a sequence; `closed` says that they end with a delimiter."""
-    reader = _Reader(memoryview(data), explicit=explicit, big=big)
+    reader = _Reader(memoryview(data), form)
     return reader.items(0, len(data), 1, closed=closed)[0]
 
 
 class _Reader:
     """A cursor-free reader: every method takes a position and returns the next one."""
 
-    def __init__(self, data: memoryview, *, explicit: bool, big: bool) -> None:
+    def __init__(self, data: memoryview, form: Form) -> None:
         self.data = data
-        self.explicit = explicit
-        self.big = big
-        order = ">" if big else "<"
-        self.tag_length: Callable[..., tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
-        self.short: Callable[..., tuple[int]] = struct.Struct(order + "H").unpack_from
-        self.long: Callable[..., tuple[int]] = struct.Struct(order + "L").unpack_from
+        self.form = form
         self.count = 0
 
     def elements(self, pos: int, end: int, depth: int, *, closed: bool) -> tuple[Dataset, int]:
@@ -160,7 +213,7 @@ class _Reader:
                 raise Quarantine(
                     "truncated", f"{end - pos} bytes where an element of at least 8 was expected"
                 )
-            group, number, length = self.tag_length(self.data, pos)
+            group, number, length = self.form.tag_length(self.data, pos)
             tag = group << 16 | number
             if tag == ITEM_END and closed:
                 return tuple(found), pos + 8
@@ -177,7 +230,7 @@ class _Reader:
             raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
         if tag >> 16 in (0, 0xFFFE):
             raise Quarantine("unreadable_dataset", "a command or delimiter tag where an element was expected")
-        vr, length, start = self.header(tag, length, pos, end)
+        vr, length, start = self.form.header(self.data, tag, length, pos, end)
         if length == UNDEFINED:
             return self.undefined(tag, vr, start, end, depth)
         if length > end - start:
@@ -187,31 +240,17 @@ class _Reader:
             return Element(tag, vr, items=self.items(start, stop, depth + 1, closed=False)[0]), stop
         value = self.data[start:stop]
         # In big endian the values inside UN stay little endian (PS3.5 6.2.2): left opaque, and later removed.
-        if vr == "UN" and self.explicit and not self.big and dictionary_vr(tag) == "SQ":
+        if vr == "UN" and self.form.explicit and not self.form.big and dictionary_vr(tag) == "SQ":
             items = items_in(value, depth)
             return Element(tag, vr, b"" if items is not None else value, items=items), stop
         return Element(tag, vr, value), stop
 
-    def header(self, tag: int, length: int, pos: int, end: int) -> tuple[str, int, int]:
-        """Return VR, length and start of the value."""
-        if not self.explicit:
-            return dictionary_vr(tag), length, pos + 8
-        code = bytes(self.data[pos + 4 : pos + 6])
-        if not (code.isalpha() and code.isupper()):
-            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
-        vr = code.decode("ascii")
-        if vr in SHORT_VRS:
-            return vr, self.short(self.data, pos + 6)[0], pos + 8
-        if end - pos < 12:
-            raise Quarantine("truncated", "the header of an element is cut")
-        return vr, self.long(self.data, pos + 8)[0], pos + 12
-
     def undefined(self, tag: int, vr: str, pos: int, end: int, depth: int) -> tuple[Element, int]:
         """Read an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
-            return self.fragments(tag, vr, pos, end)
-        if vr == "UN" and self.explicit and not self.big:
-            reader = _Reader(self.data, explicit=False, big=False)
+            return self.form.fragments(self.data, tag, vr, pos, end)
+        if vr == "UN" and self.form.explicit and not self.form.big:
+            reader = _Reader(self.data, IMPLICIT)
             reader.count = self.count
             items, stop = reader.items(pos, end, depth + 1, closed=True)
             self.count = reader.count
@@ -225,7 +264,7 @@ class _Reader:
         """Read items up to `end`, or up to the sequence delimiter where the sequence is `closed` by one."""
         found: list[Dataset] = []
         while pos < end:
-            tag, length = self.item_header(pos, end)
+            tag, length = self.form.item_header(self.data, pos, end)
             pos += 8
             if tag == SEQUENCE_END and closed:
                 return tuple(found), pos
@@ -239,26 +278,3 @@ class _Reader:
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
         return tuple(found), pos
-
-    def fragments(self, tag: int, vr: str, pos: int, end: int) -> tuple[Element, int]:
-        """Read encapsulated pixel data: the offset table, then the fragments."""
-        found: list[Bytes] = []
-        start = pos
-        while True:
-            mark, length = self.item_header(pos, end)
-            pos += 8
-            if mark == SEQUENCE_END:
-                return Element(tag, vr, self.data[start:pos], fragments=tuple(found)), pos
-            if mark != ITEM or length == UNDEFINED:
-                raise Quarantine("unreadable_dataset", "a fragment was expected in encapsulated data")
-            if length > end - pos:
-                raise Quarantine("truncated", f"a fragment of {length} bytes declared, {end - pos} present")
-            found.append(self.data[pos : pos + length])
-            pos += length
-
-    def item_header(self, pos: int, end: int) -> tuple[int, int]:
-        """Read the tag and length of an item or delimiter."""
-        if end - pos < 8:
-            raise Quarantine("truncated", "an item or delimiter was expected")
-        group, number, length = self.tag_length(self.data, pos)
-        return group << 16 | number, length

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import PIXEL_TAGS, Dataset, inflate, read_dataset
+from consumers.deid.elements import Dataset, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
 from consumers.deid.header import Header, check_uids
@@ -119,10 +119,9 @@ def first_release_ids(
 ) -> tuple[str, str]:
     """Return the content and pixel digest of a dataset that passed, as release 0.1.0 made them: SHA-256."""
     syntax = syntax_of(transfer_syntax_uid)
-    with _quiet():
-        found = _cleaned(inflate(raw) if syntax.deflated else raw, "", syntax, profile, keys).found
-    pixels = [one.element for one in found if one.tag in PIXEL_TAGS]
-    return content_id(found, first_release=True), pixel_id(pixels, big=syntax.big, first_release=True)
+    with _quiet():  # by whichever table: what is received is digested
+        found = walk(inflate(raw) if syntax.deflated else raw, root_level(profile.actions(""), keys, syntax))
+    return content_id(found, first_release=True), pixel_id(found, big=syntax.big, first_release=True)
 
 
 def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
@@ -130,7 +129,7 @@ def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proj
     data = inflate(raw) if syntax.deflated else raw
     header = _cleaned(data, context.sop_class_uid.rstrip("\x00 "), syntax, profile, keys)
     check_uids(header, context)
-    sop_class = header.text(0x00080016)
+    sop_class = header.text(SOP_CLASS_UID)
     triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
     check_pixels(header, syntax.uid, context.admitted)
 
@@ -178,7 +177,7 @@ def _assembled(
     keys: ProjectKeys,
 ) -> Deidentified:
     content = content_id(header.found)
-    pixels = pixel_id([one.element for one in header.found if one.tag in PIXEL_TAGS], big=syntax.big)
+    pixels = pixel_id(header.found, big=syntax.big)
     frame = vault.frame_of_reference_uid
     instance = keys.pseudonymous_uid(vault.sop_instance_uid)
     study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]

@@ -9,16 +9,25 @@ An element is judged by itself: nothing here looks at its neighbours. What needs
 (pseudonyms, the way back, the search) is made from the `Cleaned` of the whole dataset, in `engine`.
 """
 
-import struct
 from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from consumers.deid import residual
 from consumers.deid.digest import content_parts, sequence_content
-from consumers.deid.elements import PIXEL_TAGS, TEXT_VRS, Bytes, Element, dictionary_vr, read_items
+from consumers.deid.elements import (
+    FORMS,
+    IMPLICIT,
+    PIXEL_TAGS,
+    TEXT_VRS,
+    Bytes,
+    Element,
+    Form,
+    dictionary_vr,
+    read_items,
+)
 from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, member_of, object_of, text_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.model import DicomJson
@@ -70,25 +79,6 @@ class Cleaned(NamedTuple):
     members: Mapping[int, "Cleaned"] = _NOTHING
 
 
-class Form(NamedTuple):
-    """How elements are encoded."""
-
-    explicit: bool
-    big: bool
-    tag_length: Callable[..., tuple[int, int, int]]
-    short: Callable[..., tuple[int]]
-    long: Callable[..., tuple[int]]
-
-
-def _form(*, explicit: bool, big: bool) -> Form:
-    order = ">" if big else "<"
-    unpack = (struct.Struct(order + code).unpack_from for code in ("HHL", "H", "L"))
-    return Form(explicit, big, *unpack)
-
-
-_FORMS: Final = {(e, b): _form(explicit=e, big=b) for e, b in ((True, False), (False, False), (True, True))}
-
-
 class Level:
     """See the module; made by `root_level` and by each other."""
 
@@ -103,7 +93,7 @@ class Level:
         self.last: dict[bytes, Cleaned] = {}
         self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
         self._after: dict[tuple[int, bytes], Level] = {}
-        self._inside: dict[int, tuple[Level, Level]] = {}
+        self._sequences: dict[int, tuple[Action, Level, Level]] = {}
 
     def judge(self, element: Element, path: bytes = b"") -> Cleaned:
         """Return what becomes of an element that has a value; `path` is where it stands, for hidden items."""
@@ -187,23 +177,17 @@ class Level:
 
     def implicit(self) -> "Level":
         """Return how the items inside UN are read (PS3.5 6.2.2)."""
-        return self._task.level(self._place, _FORMS[False, False], self._encodings, signed=self._signed)
+        return self._task.level(self._place, IMPLICIT, self._encodings, signed=self._signed)
 
     def inside(self, tag: int) -> tuple["Level", "Level"]:
         """Return how the first item of a sequence is cleaned, and how the others."""
-        levels = self._inside.get(tag)
-        if levels is None:
-            first, rest = self._places(tag)
-            levels = (self._at(first), self._at(rest))
-            self._task.held += _ELEMENT_COST
-            self._inside[tag] = levels
-        return levels
+        return self._sequence(tag)[1:]
 
     def join(
         self, tag: int, items: list[tuple[bytes, list[Cleaned]]], raw: Bytes, *, closed: bool
     ) -> Cleaned:
         """Return what becomes of a sequence whose items (each behind its path) are cleaned; `raw` are its bytes."""
-        action = self._sequence_action(tag)
+        action, first, _ = self._sequence(tag)
         cleaned = Cleaned(
             tag,
             Element(tag, "SQ", items=()),
@@ -214,7 +198,7 @@ class Level:
         if action == "X":
             return cleaned
         written = [] if action == "Z" else [item for _, item in items]
-        if self.inside(tag)[0]._place == "hollow":
+        if first._place == "hollow":
             written = written[:1]
         body = b"".join(_encoded(item, self._task.syntax) for item in written)
         members = b",".join([object_of(one.json for one in item) for item in written])
@@ -236,11 +220,18 @@ class Level:
             return "X"
         return self._task.actions.of(tag, nested=self._place != "root")
 
-    def _sequence_action(self, tag: int) -> Action:
-        return self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
+    def _sequence(self, tag: int) -> tuple[Action, "Level", "Level"]:
+        """Return what is done to a sequence, and how its first item and the others are cleaned."""
+        known = self._sequences.get(tag)
+        if known is None:
+            action = self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
+            first, rest = self._places(action)
+            known = self._sequences[tag] = (action, self._at(first), self._at(rest))
+            self._task.held += _ELEMENT_COST
+        return known
 
-    def _places(self, tag: int) -> tuple[Place, Place]:
-        match self._sequence_action(tag):
+    def _places(self, action: Action) -> tuple[Place, Place]:
+        match action:
             case "X" | "Z":
                 return "dropped", "dropped"
             case "D":
@@ -253,7 +244,7 @@ class Level:
     def _vault_sequence(self, tag: int, raw: Bytes, *, closed: bool) -> DicomJson:
         if self._place != "root" or not is_kept(tag):
             return {}
-        items = read_items(raw, explicit=self.form.explicit, big=self.form.big, closed=closed)
+        items = read_items(raw, self.form, closed=closed)
         return kept_member(Element(tag, "SQ", items=items), self._encodings, big=self.form.big)
 
     def _json(self, clean: Element) -> bytes:
@@ -283,7 +274,7 @@ class _Task:
         if self.held > MEMO_TOTAL:
             self._levels.clear()
             self.held = 0
-        form = _FORMS[self.syntax.explicit, self.syntax.big]
+        form = FORMS[self.syntax.explicit, self.syntax.big]
         return self.level("root", form, DEFAULT_ENCODINGS, signed=False)
 
 

@@ -24,9 +24,7 @@ from consumers.deid.elements import (
     MAX_IN_ITEM,
     PIXEL_TAGS,
     SEQUENCE_END,
-    SHORT_VRS,
     UNDEFINED,
-    Bytes,
     Element,
     dictionary_vr,
 )
@@ -166,7 +164,7 @@ class _Walk:
         """Clean one element whose tag (and 32 bits behind it) have been read."""
         if tag >> 16 in (0, 0xFFFE):
             raise Quarantine("unreadable_dataset", "a command or delimiter tag where an element was expected")
-        vr, length, start = self.header(tag, length, pos, end, level)
+        vr, length, start = level.form.header(self.data, tag, length, pos, end)
         explicit_little = level.form.explicit and not level.form.big
         if length == UNDEFINED:
             return self.undefined(tag, vr, start, end, level, path, depth)
@@ -194,26 +192,12 @@ class _Walk:
             level.remember(raw, one, short=start - pos == 8)
         return one
 
-    def header(self, tag: int, length: int, pos: int, end: int, level: Level) -> tuple[str, int, int]:
-        """Return VR, length and start of the value."""
-        if not level.form.explicit:
-            return dictionary_vr(tag), length, pos + 8
-        code = self.data[pos + 4 : pos + 6]
-        if not (code.isalpha() and code.isupper()):
-            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
-        vr = code.decode("ascii")
-        if vr in SHORT_VRS:
-            return vr, level.form.short(self.data, pos + 6)[0], pos + 8
-        if end - pos < 12:
-            raise Quarantine("truncated", "the header of an element is cut")
-        return vr, level.form.long(self.data, pos + 8)[0], pos + 12
-
     def undefined(
         self, tag: int, vr: str, pos: int, end: int, level: Level, path: bytes, depth: int
     ) -> tuple[Cleaned, int]:
         """Clean an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
-            element, stop = self.fragments(tag, vr, pos, end, level)
+            element, stop = level.form.fragments(self.view, tag, vr, pos, end)
             return level.judge(element), stop
         if vr not in ("SQ", "UN"):
             raise Quarantine("unreadable_dataset", f"undefined length with VR {vr}")
@@ -229,7 +213,7 @@ class _Walk:
         start, undefined = pos, closed
         items: list[tuple[bytes, list[Cleaned]]] = []
         while pos < end:
-            mark, length = self.item_header(pos, end, level)
+            mark, length = level.form.item_header(self.data, pos, end)
             pos += 8
             if mark == SEQUENCE_END and closed:
                 closed = False
@@ -246,26 +230,3 @@ class _Walk:
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
         return level.join(tag, items, self.view[start:pos], closed=undefined), pos
-
-    def fragments(self, tag: int, vr: str, pos: int, end: int, level: Level) -> tuple[Element, int]:
-        """Read encapsulated pixel data: the offset table, then the fragments."""
-        found: list[Bytes] = []
-        start = pos
-        while True:
-            mark, length = self.item_header(pos, end, level)
-            pos += 8
-            if mark == SEQUENCE_END:
-                return Element(tag, vr, self.view[start:pos], fragments=tuple(found)), pos
-            if mark != ITEM or length == UNDEFINED:
-                raise Quarantine("unreadable_dataset", "a fragment was expected in encapsulated data")
-            if length > end - pos:
-                raise Quarantine("truncated", f"a fragment of {length} bytes declared, {end - pos} present")
-            found.append(self.view[pos : pos + length])
-            pos += length
-
-    def item_header(self, pos: int, end: int, level: Level) -> tuple[int, int]:
-        """Read the tag and length of an item or delimiter."""
-        if end - pos < 8:
-            raise Quarantine("truncated", "an item or delimiter was expected")
-        group, number, length = level.form.tag_length(self.data, pos)
-        return group << 16 | number, length

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import PIXEL_TAGS, Dataset, Element, dictionary_vr, inflate
+from consumers.deid.elements import Dataset, Element, dictionary_vr, inflate
 from consumers.deid.engine import IntakeContext, Profile, ProjectKeys, basic_profile, deidentify
 from consumers.deid.levels import root_level
 from consumers.deid.model import Deidentified
@@ -80,8 +80,7 @@ def ids(raw: bytes, syntax: Syntax) -> tuple[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = walk(inflate(raw) if syntax.deflated else raw, root_level(actions, KEYS, syntax))
-    pixels = (one.element for one in found if one.tag in PIXEL_TAGS)
-    return content_id(found), pixel_id(pixels, big=syntax.big)
+    return content_id(found), pixel_id(found, big=syntax.big)
 
 
 def run(

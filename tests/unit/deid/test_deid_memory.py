@@ -10,7 +10,7 @@ from planting import CT, KEYS, base, everything, leaks, run, text
 
 from consumers.deid import levels
 from consumers.deid.elements import Dataset, Element
-from consumers.deid.engine import IntakeContext, Profile, deidentify, split_part10
+from consumers.deid.engine import Profile, clean_file
 from consumers.deid.levels import forget, root_level
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
 from schemas.errors import Quarantine
@@ -26,15 +26,7 @@ def forgetful() -> None:
 
 def _outcome(data: bytes, profile: Profile) -> object:
     try:
-        syntax, sop_class, instance, raw = split_part10(data)
-        context = IntakeContext(
-            project="default",
-            transfer_syntax_uid=syntax,
-            sop_class_uid=sop_class,
-            sop_instance_uid=instance,
-            admit_burned_in=True,
-        )
-        return deidentify(raw, context, profile, KEYS)
+        return clean_file(data, profile, KEYS, admit_burned_in=True)
     except Quarantine as stopped:
         return str(stopped)
 

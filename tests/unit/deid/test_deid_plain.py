@@ -14,7 +14,7 @@ from planting import CT, KEYS, base, text
 from pydicom.datadict import DicomDictionary
 
 from consumers.deid.elements import TEXT_VRS, Dataset, Element, dictionary_vr
-from consumers.deid.engine import IntakeContext, Profile, basic_profile, deidentify, split_part10
+from consumers.deid.engine import Profile, basic_profile, clean_file
 from consumers.deid.part10 import file_meta
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES
 from consumers.deid.writer import dataset_bytes, deflated, element_bytes
@@ -41,21 +41,13 @@ _VALUES = {
 
 def _both(file: bytes, profile: Profile) -> tuple[list[str], bool]:
     """What the two engines' datasets differ in, and whether they agree on the content."""
-    syntax, sop_class, instance, raw = split_part10(file)
-    context = IntakeContext(
-        project="default",
-        transfer_syntax_uid=syntax,
-        sop_class_uid=sop_class,
-        sop_instance_uid=instance,
-        admit_burned_in=True,
-    )
-    fast = deidentify(raw, context, profile, KEYS)
+    fast = clean_file(file, profile, KEYS, admit_burned_in=True)
     slow = plain.deidentify(file, profile, KEYS, fast.patient)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         differences = list(plain.differences(slow, plain.read(fast.part10)))
         # In big endian the plain digest, which takes values as they are, is another.
-        same = syntax == _BIG_ENDIAN or plain.content_id(file) == fast.content_id
+        same = fast.transfer_syntax_uid == _BIG_ENDIAN or plain.content_id(file) == fast.content_id
     return differences, same
 
 

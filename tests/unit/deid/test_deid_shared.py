@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from planting import KEYS
 
-from consumers.deid.engine import IntakeContext, Profile, deidentify, deidentify_file, split_part10
+from consumers.deid.engine import Profile, clean_file, deidentify_file, split_part10
 from consumers.deid.triage import SOP_CLASSES
 from schemas.errors import Quarantine
 
@@ -29,15 +29,9 @@ def _sampled(files: list[Path]) -> list[Path]:
 def _outcome(path: Path, profile: Profile, *, admit: bool) -> tuple[str, str]:
     sop_class = ""
     try:
-        syntax, sop_class, instance, raw = split_part10(path.read_bytes())
-        intake = IntakeContext(
-            project="default",
-            transfer_syntax_uid=syntax,
-            sop_class_uid=sop_class,
-            sop_instance_uid=instance,
-            admit_burned_in=admit,
-        )
-        deidentify(raw, intake, profile, KEYS)
+        data = path.read_bytes()
+        sop_class = split_part10(data)[1]
+        clean_file(data, profile, KEYS, admit_burned_in=admit)
     except Quarantine as stopped:
         return sop_class, stopped.reason
     return sop_class, "clean"
