@@ -3,7 +3,8 @@
 1. Every file below IN is read and de-identified in one of several processes, which write it beside its place.
 2. It is put in its place, OUT/patient/study/series/instance.dcm by pseudonyms, when it is whole: an interrupted
    run leaves nothing half-written, and the next one gives the same bytes.
-3. What is refused is listed with its reason and not written; the summary counts by reason.
+3. What is refused is listed with its reason and not written; the summary counts by action and by reason.
+4. The manifest says of each file what was done, without a value; its lines are chained by hashes.
 
 The same SOP Instance UID again with other content is refused, not overwritten. Links are not followed.
 """
@@ -21,12 +22,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from commands.stack import make_secrets
 from commands.wiring import settings, told
-from consumers.deid.engine import Profile, ProjectKeys, basic_profile, clean_file
+from consumers.deid.engine import Profile, ProjectKeys, clean_file, load_profile
+from consumers.deid.manifest import GENESIS, chained, counted
+from consumers.deid.profiles import SHIPPED
 from infra import children
 from infra.settings import master_key
 from schemas.errors import ProdromeError, Quarantine
@@ -35,6 +39,14 @@ from schemas.errors import ProdromeError, Quarantine
 WAITING: Final = 4
 _PARTIAL: Final = ".partial-"
 _CONFLICT: Final = "uid_conflict"
+_ACTIONS: Final = {
+    "X": "removed",
+    "Z": "emptied",
+    "D": "replaced by dummies",
+    "U": "UIDs replaced",
+    "C": "cleaned",
+    "own": "put in: pseudonym and method",
+}
 
 
 class Outcome(NamedTuple):
@@ -45,12 +57,18 @@ class Outcome(NamedTuple):
     place: str = ""
     reason: str = ""
     detail: str = ""
+    manifest: bytes = b""
 
 
 @click.command()
 @click.argument("source", metavar="IN", type=click.Path(exists=True, path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--profile", type=click.Choice(["basic"]), default="basic", show_default=True)
+@click.option(
+    "--profile",
+    default="basic",
+    show_default=True,
+    help=f"One of {', '.join(SHIPPED)}; or the path of a TOML file on top of one (docs/profiles.md).",
+)
 @click.option("--project", default="default", show_default=True, help="Pseudonyms differ by project.")
 @click.option(
     "--key-file",
@@ -58,34 +76,52 @@ class Outcome(NamedTuple):
     help="File with the master key: 64 hexadecimal digits, mode 600; without it the home's, made if need be.",
 )
 @click.option("--jobs", default=0, help="Processes; without it one a core.")
-def deid(source: Path, target: Path, profile: str, project: str, key_file: Path | None, jobs: int) -> None:
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="Write here, a line a file, what was done to it: path, action and rule, no value; chained by hashes.",
+)
+def deid(
+    source: Path,
+    target: Path,
+    profile: str,
+    project: str,
+    key_file: Path | None,
+    jobs: int,
+    manifest: Path | None,
+) -> None:
     """De-identify the DICOM files of IN (a file or folder) into the folder OUT.
 
     Clean files are named by their pseudonyms: patient, study, series, instance. The same key gives the same
     bytes, so a run that was interrupted is run again. What is doubtful is not written; it is listed with its
     reason, and the exit status is 1.
     """
-    del profile  # one so far
     with told():
         if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
             raise ProdromeError(f"expected OUT outside of IN, came {target} inside {source}")
-        keys = _keys(key_file, project)
-        begun, counts = _begin(target), Counter[str]()
-        files = _files(source)
+        rules, keys = load_profile(profile), _keys(key_file, project)
+        begun, counts, actions = _begin(target), Counter[str](), Counter[str]()
+        files, record = _files(source), _Record(manifest)
         with _progress(sum(1 for _ in _files(source))) as (progress, task):
-            for outcome in _cleaned(files, target, keys, jobs or len(os.sched_getaffinity(0))):
+            for outcome in _cleaned(files, target, rules, keys, jobs or len(os.sched_getaffinity(0))):
                 reason = outcome.reason or _put(outcome, target, begun)
                 counts[reason] += 1
+                actions += record.add(outcome, reason)
                 if reason:
                     told_why = f": {outcome.detail}" if outcome.detail else ""
                     progress.console.print(
                         f"{outcome.source}: {reason}{told_why}", markup=False, highlight=False
                     )
                 progress.advance(task)
+        record.end()
     refused = counts.total() - counts[""]
+    for action, meaning in _ACTIONS.items():
+        click.echo(f"{actions[action]:8} attributes {meaning}")
     for reason, count in sorted(counts.items()):
         if reason:
             click.echo(f"{count:8} {reason}")
+    if manifest is not None:
+        click.echo(f"manifest {manifest}: {counts.total()} lines, the last {record.head}")
     click.echo(f"{counts['']} written, {refused} doubtful and not written")
     raise SystemExit(1 if refused else 0)
 
@@ -124,10 +160,40 @@ def _begin(target: Path) -> int:
     return begun
 
 
-def _cleaned(files: Iterator[Path], target: Path, keys: ProjectKeys, jobs: int) -> Iterator[Outcome]:
+class _Record:
+    """The manifest of a run: written beside its place, and put there when the run has ended; or nowhere."""
+
+    def __init__(self, place: Path | None) -> None:
+        self._place = place
+        self._partial = place.with_name(f"{_PARTIAL}{place.name}") if place else None
+        self._file = self._partial.open("wb") if self._partial else None
+        self.head = GENESIS
+
+    def add(self, outcome: Outcome, reason: str) -> Counter[str]:
+        """Add the line of one file, and return its actions by letter."""
+        said = {} if reason else msgspec.json.decode(outcome.manifest)
+        if self._file is not None:
+            told_of = {"refused": reason} if reason else {"file": outcome.place, **said}
+            line, self.head = chained(self.head, told_of)
+            self._file.write(line)
+        return counted(said.get("actions", {}))
+
+    def end(self) -> None:
+        """Put the manifest in its place."""
+        if self._file is not None and self._partial is not None and self._place is not None:
+            self._file.close()
+            self._partial.replace(self._place)
+
+
+def _cleaned(
+    files: Iterator[Path], target: Path, profile: Profile, keys: ProjectKeys, jobs: int
+) -> Iterator[Outcome]:
     """Yield the outcome of each file in their order, a few a process in work at a time."""
     with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_setup, initargs=(os.getpid(), target, keys)
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=_setup,
+        initargs=(os.getpid(), target, profile, keys),
     ) as pool:
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         for path in files:
@@ -151,10 +217,10 @@ _numbers: Final = itertools.count()
 _work: tuple[Path, Profile, ProjectKeys] | None = None
 
 
-def _setup(parent: int, target: Path, keys: ProjectKeys) -> None:
+def _setup(parent: int, target: Path, profile: Profile, keys: ProjectKeys) -> None:
     global _work
     children.end_with(parent)
-    _work = (target, basic_profile(), keys)
+    _work = (target, profile, keys)
 
 
 def _clean(source: Path) -> Outcome:
@@ -171,7 +237,7 @@ def _clean(source: Path) -> Outcome:
     except OSError as error:
         return Outcome(source, reason="unreadable_file", detail=error.strerror or type(error).__name__)
     place = (done.patient, done.study_instance_uid, done.series_instance_uid, f"{done.sop_instance_uid}.dcm")
-    return Outcome(source, written, "/".join(place))
+    return Outcome(source, written, "/".join(place), manifest=done.manifest_json)
 
 
 def _put(outcome: Outcome, target: Path, begun: int) -> str:

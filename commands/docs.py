@@ -7,12 +7,14 @@ What needs sentences of a person (overview, runbook, decisions) is written by ha
 """
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import click
 
+from commands import profile_page
+from commands.markdown import table
 from infra.metrics import METRICS
 from infra.settings import rows
 from prodrome import COMMANDS
@@ -41,6 +43,7 @@ def pages() -> dict[str, str]:
         "reasons.md": _reasons(),
         "commands.md": _commands(),
         "conformance.md": _conformance(),
+        "profiles.md": _profiles(),
     }
 
 
@@ -52,7 +55,7 @@ def _configuration() -> str:
         "(written by `prodrome up` for the parts of one machine), and then has its default. A name that is not\n"
         "in this table, or a value of another type, ends the command with a line that says so. Secrets are\n"
         "never values: a setting names the file that holds one. A list is separated by commas.",
-        _table(
+        table(
             ("setting", "default", "what it is"),
             ((f"`{row.name}`", f"`{row.default}`" if row.default else "", row.doc) for row in rows()),
         ),
@@ -68,19 +71,19 @@ def _topics() -> str:
         "ignore fields they do not know. Trusted topics hold identifiers; clean ones pseudonyms only, and no\n"
         "time of receipt. All are delivered at least once: a repeat has the same key, `ce_id` and body;\n"
         "on the instance topics a repeat may be cut into other batches, and each instance is the same.",
-        _table(
+        table(
             ("topic", "zone", "partitions", "kept, days", "written by", "read by", "key"),
             map(_topic_row, TOPICS),
         ),
         "## Types\n",
-        _table(
+        table(
             ("ce_type", "topics", "schema", "example"),
             ((f"`{kind}`", ", ".join(f"`{t.name}`" for t in TOPICS if kind in t.types),
               f"[{name}](../schemas/json/{kind}.json)", f"[JSON](../schemas/examples/{kind}.json)")
              for kind, name in bodies),
         ),
         "## Headers\n",
-        _table(("header", "value"), ((f"`{name}`", text) for name, text in HEADERS)),
+        table(("header", "value"), ((f"`{name}`", text) for name, text in HEADERS)),
     )  # fmt: skip
 
 
@@ -94,8 +97,8 @@ def _topic_row(topic: Topic) -> tuple[str, ...]:
 def _access() -> str:
     principals = [p for p in access.PRINCIPALS if p != access.ADMIN]
 
-    def table(rows: Iterable[tuple[str, str, dict[str, frozenset[access.Right]]]]) -> str:
-        return _table(
+    def rights(rows: Iterable[tuple[str, str, dict[str, frozenset[access.Right]]]]) -> str:
+        return table(
             ("", "zone", *principals),
             ((f"`{name}`", zone, *(_marks(held[p]) for p in principals)) for name, zone, held in rows),
         )
@@ -107,13 +110,13 @@ def _access() -> str:
         "migrate` make it so in Kafka and Cassandra, roles' processes are held to their stores, and a test tries\n"
         "every combination. `admin` may do everything. Users are named `prodrome_<principal>`.",
         "## Topics\n",
-        table((t.name, t.zone, {p: access.topic_rights(p, t) for p in principals}) for t in TOPICS),
+        rights((t.name, t.zone, {p: access.topic_rights(p, t) for p in principals}) for t in TOPICS),
         "## Tables\n",
-        table((t.name, t.zone, {p: access.table_rights(p, t) for p in principals}) for t in access.TABLES),
+        rights((t.name, t.zone, {p: access.table_rights(p, t) for p in principals}) for t in access.TABLES),
         "## Stores\n",
-        table((s.name, s.zone, {p: access.store_rights(p, s) for p in principals}) for s in access.STORES),
+        rights((s.name, s.zone, {p: access.store_rights(p, s) for p in principals}) for s in access.STORES),
         "## Consumer groups\n",
-        _table(
+        table(
             ("principal", "member of groups that begin with"),
             (
                 (p, ", ".join(f"`{g}`" for g in access.group_prefixes(p)))
@@ -128,6 +131,17 @@ def _marks(rights: frozenset[access.Right]) -> str:
     return " ".join(right[0] for right in sorted(rights))
 
 
+def _profiles() -> str:
+    return _page(
+        "Profiles of de-identification",
+        "consumers/deid/profiles and consumers/deid/tables",
+        "What each takes away, lets stay, and what can be asked under it. Dates move by one secret number of days a\n"
+        "patient, back by one to eleven years; times of day stay. Descriptions are reduced to words of a list; a\n"
+        "UID is replaced, never edited. Rows younger than the options' table (2024b) have no option.",
+        *profile_page.sections(),
+    )
+
+
 def _metrics() -> str:
     return _page(
         "Metrics",
@@ -135,7 +149,7 @@ def _metrics() -> str:
         "Every role serves these at `/metrics` for Prometheus. Labels are bounded: stages, reason words, model\n"
         "names, configured sources; never a UID. Histograms count seconds. Numbers of promises (the balance)\n"
         "come from the ledger, never from these counters: a repeat is counted again here.",
-        _table(
+        table(
             ("metric", "kind", "labels", "what it is"),
             ((f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.help) for m in METRICS),
         ),
@@ -152,7 +166,7 @@ def _reasons() -> str:
     tables: list[str] = []
     for kind, title in kinds.items():
         words = ((f"`{word}`", text) for word, (of, text) in REASONS.items() if of == kind)
-        tables += [f"## {title}\n", _table(("reason", "what it means"), words)]
+        tables += [f"## {title}\n", table(("reason", "what it means"), words)]
     return _page(
         "Reason words",
         "schemas/reasons.py",
@@ -165,7 +179,7 @@ def _commands() -> str:
     sections = []
     for name, (_, purpose) in COMMANDS.items():
         sections.append(f"## prodrome {name}\n\n{purpose}\n\n```\n{help_of(name)}\n```\n")
-    overview = _table(("command", "what it is for"), ((f"`{n}`", text) for n, (_, text) in COMMANDS.items()))
+    overview = table(("command", "what it is for"), ((f"`{n}`", text) for n, (_, text) in COMMANDS.items()))
     return _page("Commands", "prodrome.py", "`prodrome COMMAND --help` says the same.", overview, *sections)
 
 
@@ -186,33 +200,27 @@ def _conformance() -> str:
         "stored as received, with the transfer syntax of the presentation context, and synced to disk before\n"
         "a status of success or warning. Whatever can be stored whole is answered 0000H and judged later.",
         "## Answers to C-STORE\n",
-        _table(
+        table(
             ("status", "stored", "reason", "cause"),
             ((f"{a.status:04X}H", "yes" if a.stored else "no", _code(a.reason), a.cause) for a in ANSWERS),
         ),
         "## Rejected associations (A-ASSOCIATE-RJ)\n",
-        _table(
+        table(
             ("result", "source", "diagnostic", "reason", "cause"),
             ((str(r.result), str(r.source), str(r.diagnostic), _code(r.reason), r.cause) for r in REJECTIONS),
         ),
         "## Aborted associations\n",
-        _table(("reason", "cause"), ((_code(reason), cause) for reason, cause in ABORTS)),
+        table(("reason", "cause"), ((_code(reason), cause) for reason, cause in ABORTS)),
         "## Transfer syntaxes\n",
         "Where a presentation context offers several, the first of this list is accepted; one that the list\n"
         "does not name is accepted when nothing else is offered. A source may set its own order.\n",
-        _table(("order", "UID", "name"),
+        table(("order", "UID", "name"),
                ((str(i), f"`{uid}`", name) for i, (uid, name) in enumerate(TRANSFER_SYNTAX_ORDER, start=1))),
     )  # fmt: skip
 
 
 def _page(title: str, table: str, introduction: str, *parts: str) -> str:
     return "\n".join((NOTE.format(table), f"# {title}\n", f"{introduction}\n", *parts)).rstrip() + "\n"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    cells = [head, ["---"] * len(head), *lines]
-    text = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in cells)
-    return "".join(f"| {line} |\n" for line in text)
 
 
 def _code(text: str) -> str:

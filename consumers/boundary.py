@@ -23,17 +23,17 @@ from consumers.deid.engine import (
     Profile,
     ProjectKeys,
     VaultEntry,
-    basic_profile,
     clean_object_key,
     deidentify,
     first_release_ids,
+    load_profile,
 )
 from consumers.kept import Kept
 from infra.objects import Store
 from infra.settings import Settings, master_key, sources
 from infra.spool import SpoolStore, UnknownSpool
 from infra.spool.client import RangeClient, patience
-from schemas.errors import Quarantine
+from schemas.errors import ProdromeError, Quarantine
 from schemas.events import Intake, Pointer, ReceivedInstance
 from schemas.reasons import ADMISSIBLE
 from schemas.sources import Source
@@ -83,7 +83,7 @@ class Boundary:
         self._clean = Store(settings.clean.store, "clean", settings.clean.tls_ca)
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
-        self._profile: Profile = basic_profile()
+        self._profile = _profile_of(settings)
         self._keys = cache(
             lambda project: ProjectKeys.derive(self._master, project, settings.deidentify.key_id)
         )
@@ -209,6 +209,16 @@ class Boundary:
     def keep(self, project: str, instance: ReceivedInstance, raw: bytes) -> Pointer:
         """Return where the raw bytes are kept in the quarantine; those of a release are there already."""
         return instance.pointer if instance.release else self.kept.keep(project, instance.intake, raw)
+
+
+def _profile_of(settings: Settings) -> Profile:
+    profile = load_profile(settings.deidentify.profile)
+    if "uids" in profile.options:
+        raise ProdromeError(
+            f"the profile {profile.name} retains UIDs: expected one that does not, for topics and tables of the"
+            " clean zone know pseudonyms only; `prodrome deid` takes it"
+        )
+    return profile
 
 
 _boundary: Boundary | None = None

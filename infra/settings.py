@@ -129,7 +129,9 @@ class Reader:
 class Deidentify:
     """The boundary between the zones."""
 
-    profile: str = _setting("basic", "De-identification profile")
+    profile: str = _setting(
+        "basic", "basic, safe-harbor, research, or the path of a TOML file on top of one: docs/profiles.md"
+    )
     master_key_file: str = _setting("", "File with the master secret; empty takes <home>/secrets/master.key")
     key_id: str = _setting("k1", "Names the master secret in stored rows; never the secret")
     workers: int = _setting(2, "Worker processes; about one a core")

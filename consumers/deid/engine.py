@@ -1,7 +1,9 @@
 """De-identify one instance: bytes as received in, a clean file and its facts out, or a quarantine reason.
 
 1. Walk the dataset once, within bounds (`walk`): each element is judged by the table, at every level alike
-   (`levels`, `rules`); what is cut, too deep or too big goes no further.
+   (`levels`, `rules`, `cleaning`); what is cut, too deep or too big goes no further. By which table, and by how
+   many days dates move, is said by the command and by the instance before; where the dataset says otherwise, it
+   is walked again.
 2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`).
 3. Search the result for what identified the patient (`residual`).
 4. Put in pseudonyms and method (`pseudonyms`), digest content and pixels (`digest`).
@@ -21,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from consumers.deid.derived import derived_words
 from consumers.deid.digest import content_id, pixel_id
 from consumers.deid.elements import Dataset, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
@@ -33,8 +36,16 @@ from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, Vau
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
 from consumers.deid.pixels import check_pixels
-from consumers.deid.profile import Profile, basic_profile
-from consumers.deid.pseudonyms import HISTORY, OWN, method_text, own_elements, patient_pseudonym
+from consumers.deid.profile import Profile
+from consumers.deid.profiles import basic_profile, load_profile
+from consumers.deid.pseudonyms import (
+    HISTORY,
+    OWN,
+    date_offset,
+    method_text,
+    own_elements,
+    patient_pseudonym,
+)
 from consumers.deid.residual import check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
 from consumers.deid.triage import triage
@@ -45,7 +56,8 @@ from schemas.errors import Quarantine
 
 __all__ = [
     "Deidentified", "InstanceFacts", "IntakeContext", "Profile", "ProjectKeys", "VaultEntry",
-    "basic_profile", "clean_file", "clean_object_key", "deidentify", "deidentify_file", "first_release_ids", "split_part10",
+    "basic_profile", "clean_file", "clean_object_key", "deidentify", "deidentify_file", "first_release_ids", "load_profile",
+    "split_part10",
 ]  # fmt: skip
 
 SOP_CLASS_UID = 0x00080016
@@ -127,41 +139,55 @@ def first_release_ids(
 def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
     syntax = syntax_of(context.transfer_syntax_uid)
     data = inflate(raw) if syntax.deflated else raw
-    header = _cleaned(data, context.sop_class_uid.rstrip("\x00 "), syntax, profile, keys)
+    header = _cleaned(data, context, syntax, profile, keys)
     check_uids(header, context)
     sop_class = header.text(SOP_CLASS_UID)
     triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
     check_pixels(header, syntax.uid, context.admitted)
 
     check_residual(header.found, frozenset().union(*[one.names for one in header.found]))
-    vault = _vault_entry(header, context, keys)
+    vault = _vault_entry(header, context, profile, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
-    clean = _with_own(header, patient, method_text(profile), syntax)
-    return _assembled(clean, header, syntax, patient, vault, keys)
+    clean = _with_own(header, patient, profile, syntax)
+    return _assembled(clean, header, syntax, patient, vault, profile, keys)
 
 
-def _cleaned(data: bytes, sop_class_uid: str, syntax: Syntax, profile: Profile, keys: ProjectKeys) -> Header:
-    """Walk the dataset by the table of its SOP class: the one that was said, or else the one it says itself."""
-    header = Header.of(walk(data, root_level(profile.actions(sop_class_uid), keys, syntax)), big=syntax.big)
-    own = header.text(SOP_CLASS_UID)
-    if profile.actions(own) is profile.actions(sop_class_uid):
+def _cleaned(
+    data: bytes, context: IntakeContext, syntax: Syntax, profile: Profile, keys: ProjectKeys
+) -> Header:
+    """Walk the dataset by the table of its SOP class and the offset of its patient, guessed first."""
+    guess = root_level(profile.actions(context.sop_class_uid.rstrip("\x00 ")), keys, syntax)
+    days = guess.days
+    header = Header.of(walk(data, guess, days), big=syntax.big)
+    level = root_level(profile.actions(header.text(SOP_CLASS_UID)), keys, syntax)
+    level.days = _date_offset(header, context, profile, keys)
+    if level is guess and level.days == days:
         return header
-    return Header.of(walk(data, root_level(profile.actions(own), keys, syntax)), big=syntax.big)
+    return Header.of(walk(data, level, level.days), big=syntax.big)
 
 
-def _with_own(header: Header, patient: str, method: str, syntax: Syntax) -> list[Cleaned]:
+def _date_offset(header: Header, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> int | None:
+    if "modified_dates" not in profile.options:
+        return None
+    issuer = header.text(0x00100021) or context.issuer
+    return date_offset(header.text(0x00100020), issuer, header.text(0x0020000D), keys)
+
+
+def _with_own(header: Header, patient: str, profile: Profile, syntax: Syntax) -> list[Cleaned]:
     """Return what is written, in tag order, with pseudonym and method put in."""
     said = (header.by_tag.get(tag) for tag in HISTORY)
     before = tuple(e for one in said if one is not None for e in read_dataset(one.written, syntax))
-    made = (
-        _own(patient, method, syntax) if not before else _said(own_elements(patient, method, before), syntax)
-    )
+    made = _own(patient, profile, syntax) if not before else _own_behind(before, patient, profile, syntax)
     return sorted((*(one for one in header.found if one.written and one.tag not in OWN), *made), key=_BY_TAG)
 
 
 @lru_cache(maxsize=256)  # of patients: the instances of a study come together
-def _own(patient: str, method: str, syntax: Syntax) -> tuple[Cleaned, ...]:
-    return _said(own_elements(patient, method), syntax)
+def _own(patient: str, profile: Profile, syntax: Syntax) -> tuple[Cleaned, ...]:
+    return _own_behind((), patient, profile, syntax)
+
+
+def _own_behind(before: Dataset, patient: str, profile: Profile, syntax: Syntax) -> tuple[Cleaned, ...]:
+    return _said(own_elements(patient, method_text(profile), profile.options, before), syntax)
 
 
 def _said(elements: Dataset, syntax: Syntax) -> tuple[Cleaned, ...]:
@@ -174,12 +200,14 @@ def _assembled(
     syntax: Syntax,
     patient: str,
     vault: VaultEntry,
+    profile: Profile,
     keys: ProjectKeys,
 ) -> Deidentified:
     content = content_id(header.found)
     pixels = pixel_id(header.found, big=syntax.big)
     frame = vault.frame_of_reference_uid
-    instance = keys.pseudonymous_uid(vault.sop_instance_uid)
+    uid = str if "uids" in profile.options else keys.pseudonymous_uid
+    instance = uid(vault.sop_instance_uid)
     study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]
     rank = acquisition_rank(vault.acquisition_time, str(study_date), vault.study_instance_uid, keys.order)
     facts = msgspec.json.decode(
@@ -190,10 +218,10 @@ def _assembled(
     return Deidentified(
         part10=meta + deflated(b"".join(parts)) if syntax.deflated else b"".join((meta, *parts)),
         patient=patient,
-        study_instance_uid=keys.pseudonymous_uid(vault.study_instance_uid),
-        series_instance_uid=keys.pseudonymous_uid(vault.series_instance_uid),
+        study_instance_uid=uid(vault.study_instance_uid),
+        series_instance_uid=uid(vault.series_instance_uid),
         sop_instance_uid=instance,
-        frame_of_reference_uid=keys.pseudonymous_uid(frame) if frame else None,
+        frame_of_reference_uid=uid(frame) if frame else None,
         sop_class_uid=vault.sop_class_uid,
         transfer_syntax_uid=syntax.uid,
         content_key=keys.keyed_digest("content", content),
@@ -201,12 +229,31 @@ def _assembled(
         content_id=content,
         pixel_id=pixels,
         metadata_json=object_of(one.json for one in clean),
-        facts=facts_of(facts, rank),
+        manifest_json=_manifest(header, clean, profile),
+        facts=facts_of(facts, rank, derived_words(header, keys, profile.words)),
         vault=vault,
     )
 
 
-def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys) -> VaultEntry:
+def _manifest(header: Header, clean: list[Cleaned], profile: Profile) -> bytes:
+    """Return what was done, in the order of tags; what was put in by us among it."""
+    gone = (one for one in header.found if not one.written and one.tag not in OWN)
+    members = (one.did for one in sorted((*clean, *gone), key=_BY_TAG))
+    return _manifest_head(profile) + object_of(members) + b"}"
+
+
+@lru_cache(maxsize=64)
+def _manifest_head(profile: Profile) -> bytes:
+    said = {
+        "profile": profile.name,
+        "edition": profile.edition,
+        "digest": profile.digest,
+        "options": sorted(profile.options),
+    }
+    return msgspec.json.encode(said)[:-1] + b',"actions":'
+
+
+def _vault_entry(header: Header, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> VaultEntry:
     kept = {tag: member for one in header.found for tag, member in one.vault.items()}
     study = study_module(kept)
     return VaultEntry(
@@ -225,6 +272,7 @@ def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys) -> V
         request_attributes=request_attributes(kept),
         acquisition_time=acquisition_time({tag: header.text(tag) for tag in _TIMES}),
         key_id=keys.key_id,
+        date_offset=_date_offset(header, context, profile, keys),
     )
 
 

@@ -4,6 +4,7 @@ Views and view modifiers become words of a closed list (CID 4014, CID 4015; SNOM
 codes), so that no free text of a code's meaning is needed past the boundary.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from consumers.deid.model import DicomJson, InstanceFacts
@@ -36,7 +37,7 @@ TAGS: Final = (
 _VIEW_WORDS: Final = frozenset(VIEWS.values()) | {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"}
 
 
-def facts_of(clean: DicomJson, acquisition_rank: int) -> InstanceFacts:
+def facts_of(clean: DicomJson, acquisition_rank: int, words: Mapping[str, str | None]) -> InstanceFacts:
     """Return the facts of an instance.
 
     Parameters
@@ -45,6 +46,8 @@ def facts_of(clean: DicomJson, acquisition_rank: int) -> InstanceFacts:
         DICOM JSON of the de-identified dataset, at least of `TAGS`.
     acquisition_rank : int
         From `order.acquisition_rank`: it needs the times that are gone here.
+    words : mapping
+        From `derived.derived_words`, for the same reason.
     """
     return InstanceFacts(
         modality=_text(clean, "00080060"),
@@ -63,6 +66,7 @@ def facts_of(clean: DicomJson, acquisition_rank: int) -> InstanceFacts:
         acquisition_number=_number(clean, "00200012"),
         series_number=_number(clean, "00200011"),
         instance_number=_number(clean, "00200013"),
+        **words,
     )
 
 

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES = 32
+OFFSET_LEAST = 366  # a year at least: the moved year is never the true one
+OFFSET_DAYS = 3653  # ten years of days to draw from
 MIN_MASTER_BYTES = 32  # HKDF stretches nothing: a short master stays guessable
 
 
@@ -36,6 +38,7 @@ class ProjectKeys:
     patient: bytes = field(repr=False)
     digest: bytes = field(repr=False)
     order: bytes = field(repr=False)
+    dates: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, master: bytes, project: str, key_id: str) -> "ProjectKeys":
@@ -50,7 +53,7 @@ class ProjectKeys:
         """
         if len(master) < MIN_MASTER_BYTES:
             raise ValueError(f"expected a master key of at least {MIN_MASTER_BYTES} bytes, got {len(master)}")
-        purposes = ("uid", "patient", "digest", "order")
+        purposes = ("uid", "patient", "digest", "order", "dates")
         return cls(key_id=key_id, **{p: _derive(master, project, p, key_id) for p in purposes})
 
     def pseudonymous_uid(self, uid: str) -> str:
@@ -61,6 +64,12 @@ class ProjectKeys:
         """Map a PatientID with its issuer to a pseudonym of 24 hexadecimal digits."""
         text = f"{len(issuer)}:{issuer}{patient_id}".encode()
         return hmac.digest(self.patient, text, hashlib.sha256).hex()[:24]
+
+    def date_offset(self, issuer: str, patient_id: str) -> int:
+        """Return by how many days a patient's dates are moved: back, by one to eleven years."""
+        text = f"{len(issuer)}:{issuer}{patient_id}".encode()
+        drawn = int.from_bytes(hmac.digest(self.dates, text, hashlib.sha256)[:8], "big")
+        return -(OFFSET_LEAST + drawn % OFFSET_DAYS)
 
     def keyed_digest(self, *parts: str) -> str:
         """HMAC of a trusted digest: what the clean side may see and compare."""

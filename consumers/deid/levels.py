@@ -5,8 +5,10 @@ how they are read, and in which character set. It judges each element that it ha
 the judgement by the element's bytes; `walk` asks it. Remembered are short elements only, and no more than
 `MEMO_TOTAL` bytes; what is remembered holds identifiers and stays in the process, which is a trusted one.
 
-An element is judged by itself: nothing here looks at its neighbours. What needs more than one element
-(pseudonyms, the way back, the search) is made from the `Cleaned` of the whole dataset, in `engine`.
+An element is judged by itself: nothing here looks at its neighbours, but for the private creator in front of a
+private element and the concept of a content item. What a judgement owes to the patient (a moved date) is not
+remembered. What needs more than one element (pseudonyms, the way back, the search) is made from the `Cleaned`
+of the whole dataset, in `engine`.
 """
 
 from bisect import bisect
@@ -16,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from consumers.deid import residual
+from consumers.deid.cleaning import Manner, clean_value
 from consumers.deid.digest import content_parts, sequence_content
 from consumers.deid.elements import (
     FORMS,
@@ -28,12 +31,22 @@ from consumers.deid.elements import (
     dictionary_vr,
     read_items,
 )
-from consumers.deid.jsonmodel import DEFAULT_ENCODINGS, encodings_of, entry_of, member_of, object_of, text_of
+from consumers.deid.jsonmodel import (
+    DEFAULT_ENCODINGS,
+    encodings_of,
+    entry_of,
+    member_of,
+    object_of,
+    plain_text,
+    text_of,
+)
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.model import DicomJson
+from consumers.deid.private import Blocks, SafeTable, is_creator, reserved
 from consumers.deid.profile import Action, Actions
 from consumers.deid.pseudonyms import OWN
-from consumers.deid.rules import clean_leaf, readable
+from consumers.deid.rules import as_known, clean_leaf, readable
+from consumers.deid.structured import TEXT_VALUE, item_action
 from consumers.deid.syntaxes import Syntax
 from consumers.deid.vault import is_kept, kept_member
 from consumers.deid.writer import element_bytes, item_header, sequence_header
@@ -46,8 +59,12 @@ _CHARACTER_SET: Final = 0x00080005
 _SIGN: Final = 0x00280103  # PixelRepresentation
 _TURNING: Final = frozenset({_CHARACTER_SET, _SIGN})  # how the elements behind them are to be read
 #: never in a run: what we write ourselves, what turns the reading, what is asked for by its tag behind the walk
+#: (and private creators, where they turn the reading)
 _ALONE: Final = sorted({*OWN, *_TURNING, *PIXEL_TAGS})
+_ALONE_TAGS: Final = frozenset(_ALONE)
 
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+_NO_TAGS: Final[frozenset[int]] = frozenset()
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 Place = Literal["root", "nested", "hollow", "dropped"]
@@ -60,8 +77,9 @@ class Cleaned(NamedTuple):
     long; `content` is what it adds to the content digest behind its path, likewise with `content_bulk`. `json`
     is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
     `names` what it looks for. `received` is the text as received, `vault` its member of DICOM JSON where the
-    way back needs it. A run of elements that were met before is one `Cleaned`, which has them in `members`
-    by tag.
+    way back needs it. `did` is the member of the manifest, empty where nothing was done. A `personal` one is
+    other for another patient. A run of elements that were met before is one `Cleaned`, which has them in
+    `members` by tag.
     """
 
     tag: int
@@ -76,6 +94,8 @@ class Cleaned(NamedTuple):
     names: frozenset[str] = frozenset()
     received: str = ""
     vault: Mapping[str, dict[str, Any]] = _NOTHING
+    did: bytes = b""
+    personal: bool = False
     members: Mapping[int, "Cleaned"] = _NOTHING
 
 
@@ -83,10 +103,20 @@ class Level:
     """See the module; made by `root_level` and by each other."""
 
     def __init__(
-        self, task: "_Task", place: Place, form: Form, encodings: tuple[str, ...], *, signed: bool
+        self,
+        task: "_Task",
+        place: Place,
+        form: Form,
+        encodings: tuple[str, ...],
+        *,
+        signed: bool,
+        blocks: Blocks,
     ) -> None:
         self._task, self._place, self._encodings, self._signed = task, place, encodings, signed
+        self._blocks = blocks
         self.form = form
+        #: of the root: by how many days the dates of the last patient were moved; None where none are
+        self.days = 0 if "modified_dates" in task.actions.profile.options else None
         self.sizes: dict[bytes, int] = {}
         self.memo: dict[bytes, Cleaned] = {}
         self.turning: dict[bytes, Cleaned] = {}
@@ -95,16 +125,18 @@ class Level:
         self._after: dict[tuple[int, bytes], Level] = {}
         self._sequences: dict[int, tuple[Action, Level, Level]] = {}
 
-    def judge(self, element: Element, path: bytes = b"") -> Cleaned:
-        """Return what becomes of an element that has a value; `path` is where it stands, for hidden items."""
+    def judge(self, element: Element, path: bytes = b"", days: int | None = None) -> Cleaned:
+        """Return what becomes of an element that has a value.
+
+        `path` is where it stands, for hidden items; by `days` its patient's dates are moved.
+        """
         tag, encodings, big = element.tag, self._encodings, self.form.big
         root = self._place == "root"
         content, content_bulk = content_parts(element, path, big=big, root=root)
-        names = residual.names_in(element, encodings)
+        names = _NO_NAMES if tag in self._task.open_uids else residual.names_in(element, encodings)
         received = _text(element, encodings) if root else ""
         vault = kept_member(element, encodings, big=big) if root and is_kept(tag) else _NOTHING
-        action = self._action(tag) if readable(element) else "X"
-        clean = clean_leaf(element, action, self._task.keys, big=big, hollow=self._place == "hollow")
+        clean, did, personal = self._judged(element, days)
         written, member, traces, text = b"", b"", _NOTHING, ""
         bulk: Bytes = b""
         if clean is not None:
@@ -114,17 +146,18 @@ class Level:
             if len(bulk) <= MEMO_BYTES:
                 written, bulk = b"".join((written, bulk)), b""
         return Cleaned(
-            tag, element, written, bulk, content, content_bulk, member, traces, text, names, received, vault
-        )
+            tag, element, written, bulk, content, content_bulk, member, traces, text, names, received, vault,
+            did, personal,
+        )  # fmt: skip
 
     def remember(self, raw: bytes, one: Cleaned, *, short: bool = False) -> Cleaned:
         """Remember a judgement by the bytes of the element, and return the one that is remembered.
 
         `short` says that the first eight bytes tell how long the element is.
         """
-        memo = self.turning if one.tag in _TURNING else self.memo
+        memo = self.turning if self._turns(one.tag) else self.memo
         known = memo.get(raw)
-        if known is not None or self._task.held > MEMO_TOTAL:
+        if known is not None or one.personal or self._task.held > MEMO_TOTAL:
             return known or one
         self._task.held += 2 * len(raw) + _ELEMENT_COST
         memo[raw] = one
@@ -155,29 +188,43 @@ class Level:
                 text="\n".join(one.text for one in run if one.text),
                 names=frozenset().union(*(one.names for one in run)),
                 vault={name: member for one in run for name, member in one.vault.items()},
+                did=b",".join([one.did for one in run if one.did]),
                 members={one.tag: one for one in run},
             ),
         )
 
     def after(self, one: Cleaned) -> "Level":
         """Return how the elements behind this one are read."""
-        if one.tag not in _TURNING:
+        if not self._turns(one.tag):
             return self
         name = (one.tag, bytes(one.element.value))
         level = self._after.get(name)
         if level is None:
-            encodings, signed = self._encodings, self._signed
+            encodings, signed, blocks = self._encodings, self._signed, self._blocks
             if one.tag == _CHARACTER_SET:
                 encodings = encodings_of((one.element,), encodings)
-            else:
+            elif one.tag == _SIGN:
                 signed = any(name[1])
+            else:
+                blocks = reserved(blocks, one.tag, plain_text(one.element.value).strip())
             self._task.held += _LEVEL_COST
-            level = self._after[name] = self._task.level(self._place, self.form, encodings, signed=signed)
+            level = self._task.level(self._place, self.form, encodings, signed=signed, blocks=blocks)
+            self._after[name] = level
         return level
+
+    def joins(self, one: Cleaned, following: Cleaned) -> bool:
+        """Tell whether two elements may be in one run: in order, short, and nothing stands alone between."""
+        if one.bulk or one.content_bulk or following.bulk or following.content_bulk:
+            return False
+        if self._turns(one.tag) or self._turns(following.tag) or one.tag in _ALONE_TAGS:
+            return False
+        return one.tag < following.tag and bisect(_ALONE, one.tag) == bisect(_ALONE, following.tag)
 
     def implicit(self) -> "Level":
         """Return how the items inside UN are read (PS3.5 6.2.2)."""
-        return self._task.level(self._place, IMPLICIT, self._encodings, signed=self._signed)
+        return self._task.level(
+            self._place, IMPLICIT, self._encodings, signed=self._signed, blocks=self._blocks
+        )
 
     def inside(self, tag: int) -> tuple["Level", "Level"]:
         """Return how the first item of a sequence is cleaned, and how the others."""
@@ -194,16 +241,22 @@ class Level:
             content=sequence_content(tag, items),
             names=frozenset().union(*(one.names for _, item in items for one in item)),
             vault=self._vault_sequence(tag, raw, closed=closed),
+            did=self._did(tag, "K" if action == "C" else action),
         )
         if action == "X":
             return cleaned
         written = [] if action == "Z" else [item for _, item in items]
         if first._place == "hollow":
             written = written[:1]
+        elif self._task.structured:
+            written = [clean for item in written if (clean := self._content_item(item)) is not None]
         body = b"".join(_encoded(item, self._task.syntax) for item in written)
         members = b",".join([object_of(one.json for one in item) for item in written])
         leaves = [one for item in written for one in item if one.traces or one.text]
+        inside = b"" if cleaned.did else b",".join([object_of(one.did for one in item) for item in written])
         return cleaned._replace(
+            did=b'"%08X":[%b]' % (tag, inside) if inside.strip(b"{},") else cleaned.did,
+            personal=any(one.personal for item in written for one in item),
             written=sequence_header(tag, len(body), self._task.syntax) + body,
             json=b'"%08X":{"vr":"SQ","Value":[%b]}' % (tag, members)
             if written
@@ -212,19 +265,71 @@ class Level:
             text="\n".join(one.text for one in leaves if one.text),
         )
 
+    def _judged(self, element: Element, days: int | None) -> tuple[Element | None, bytes, bool]:
+        """Return what an element becomes, what the manifest says of it, and whether it depends on the patient."""
+        element, action = self._decided(element)
+        hollow, personal = self._place == "hollow", False
+        if action == "C":
+            manner = Manner(days, self._task.actions.profile.vocabulary)
+            clean, personal = (
+                (None, False) if hollow else clean_value(as_known(element), self._encodings, manner)
+            )
+            if clean is not None:
+                return clean, self._did(element.tag, "C"), personal
+            action = self._task.actions.strict(element.tag, nested=self._place != "root")
+        clean = clean_leaf(element, action, self._task.keys, big=self.form.big, hollow=hollow)
+        done = "X" if clean is None else "D" if hollow and action == "K" else action
+        return clean, self._did(element.tag, done), personal
+
+    def _decided(self, element: Element) -> tuple[Element, Action]:
+        tag = element.tag
+        if tag >> 16 & 1 and self._task.safe and self._place != "dropped":
+            if is_creator(tag):
+                reserves = self._task.safe.reserves(tag, plain_text(element.value).strip())
+                return element._replace(vr="LO"), "K" if reserves else "X"
+            vr = self._task.safe.vr_of(tag, self._blocks)
+            undeclared = element.vr == "UN" and not self.form.big
+            if not vr or vr == "SQ" or not (undeclared or element.vr == vr):
+                return element, "X"
+            return element._replace(vr=vr), "U" if vr == "UI" else "K"
+        return element, self._action(tag) if readable(element) else "X"
+
     def _at(self, place: Place) -> "Level":
         return self._task.level(place, self.form, self._encodings, signed=self._signed)
 
     def _action(self, tag: int) -> Action:
         if self._place == "dropped":
             return "X"
+        if tag >> 16 & 1 and self._task.safe and self._task.safe.vr_of(tag, self._blocks) == "SQ":
+            return "K"
         return self._task.actions.of(tag, nested=self._place != "root")
+
+    def _did(self, tag: int, action: str) -> bytes:
+        if action == "K" or self._place == "dropped":
+            return b""
+        return b'"%08X":"%b"' % (tag, f"{action} {self._task.actions.rule(tag)}".encode())
+
+    def _content_item(self, item: list[Cleaned]) -> list[Cleaned] | None:
+        """Return a content item as its concept allows it (see `structured`); None where it goes."""
+        match item_action(item, self._task.actions.profile.options):
+            case "X":
+                return None
+            case "D":
+                dummies = self._task.level("hollow", self.form, self._encodings, signed=self._signed)
+                return [dummies.judge(one.element) if one.tag == TEXT_VALUE else one for one in item]
+            case _:
+                return item
+
+    def _turns(self, tag: int) -> bool:
+        return tag in _TURNING or (bool(tag >> 16 & 1) and bool(self._task.safe) and is_creator(tag))
 
     def _sequence(self, tag: int) -> tuple[Action, "Level", "Level"]:
         """Return what is done to a sequence, and how its first item and the others are cleaned."""
         known = self._sequences.get(tag)
         if known is None:
             action = self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
+            if action == "C" and dictionary_vr(tag) != "SQ":  # text was to be cleaned, and came as items
+                action = self._task.actions.strict(tag, nested=self._place != "root")
             first, rest = self._places(action)
             known = self._sequences[tag] = (action, self._at(first), self._at(rest))
             self._task.held += _ELEMENT_COST
@@ -236,7 +341,7 @@ class Level:
                 return "dropped", "dropped"
             case "D":
                 return "hollow", "dropped"
-            case "K" if self._place == "hollow":
+            case "K" | "C" if self._place == "hollow":
                 return "hollow", "dropped"
             case _:
                 return "nested", "nested"
@@ -257,16 +362,21 @@ class _Task:
 
     def __init__(self, actions: Actions, keys: ProjectKeys, syntax: Syntax) -> None:
         self.actions, self.keys, self.syntax = actions, keys, syntax
+        self.safe = SafeTable(actions.profile.private)
+        self.structured = "clean_structured_content" in actions.profile.options
+        self.open_uids = residual.UIDS if "uids" in actions.profile.options else _NO_TAGS
         self.held = 0
-        self._levels: dict[tuple[Place, Form, tuple[str, ...], bool], Level] = {}
+        self._levels: dict[tuple[Place, Form, tuple[str, ...], bool, Blocks], Level] = {}
 
-    def level(self, place: Place, form: Form, encodings: tuple[str, ...], *, signed: bool) -> Level:
+    def level(
+        self, place: Place, form: Form, encodings: tuple[str, ...], *, signed: bool, blocks: Blocks = ()
+    ) -> Level:
         """Return the level of these properties."""
-        name = (place, form, encodings, signed)
+        name = (place, form, encodings, signed, blocks)
         found = self._levels.get(name)
         if found is None:
             self.held += _LEVEL_COST
-            found = self._levels[name] = Level(self, place, form, encodings, signed=signed)
+            found = self._levels[name] = Level(self, place, form, encodings, signed=signed, blocks=blocks)
         return found
 
     def root(self) -> Level:
@@ -293,19 +403,17 @@ def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
     return _Task(actions, keys, syntax)
 
 
-def joinable(one: Cleaned, following: Cleaned) -> bool:
-    """Tell whether two elements may be in one run: in order, short, and nothing stands alone between."""
-    if one.bulk or one.content_bulk or following.bulk or following.content_bulk:
-        return False
-    between = bisect(_ALONE, one.tag) != bisect(_ALONE, following.tag)
-    return one.tag < following.tag and one.tag not in _ALONE and not between
-
-
 def own(element: Element, syntax: Syntax) -> Cleaned:
     """Return an element of our own making, as it is written and said."""
     entry = entry_of(element, big=syntax.big, encodings=DEFAULT_ENCODINGS)
     member = b"" if entry is None else member_of(element.tag, entry)
-    return Cleaned(element.tag, element, written=b"".join(element_bytes(element, syntax)), json=member)
+    return Cleaned(
+        element.tag,
+        element,
+        written=b"".join(element_bytes(element, syntax)),
+        json=member,
+        did=b'"%08X":"own"' % element.tag,
+    )
 
 
 def _encoded(item: Iterable[Cleaned], syntax: Syntax) -> bytes:

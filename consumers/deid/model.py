@@ -46,7 +46,8 @@ class IntakeContext:
 class InstanceFacts:
     """What can be asked about an instance and what a model's intake needs: clean values and derived words.
 
-    `acquisition_rank` orders the acquisitions of one study and nothing else (see `order.py`); instances of
+    `age_band`, `sequence` and `device` are derived (see `derived.py`), and None where the profile does not permit
+    them. `acquisition_rank` orders the acquisitions of one study and nothing else (see `order.py`); instances of
     equal rank are ordered by `acquisition_number`, `series_number`, `instance_number`: see `latest_key`.
     """
 
@@ -66,6 +67,9 @@ class InstanceFacts:
     acquisition_number: int | None
     series_number: int | None
     instance_number: int | None
+    age_band: str | None = None
+    sequence: str | None = None
+    device: str | None = None
 
     @property
     def latest_key(self) -> tuple[int, int, int, int]:
@@ -81,6 +85,7 @@ class VaultEntry:
     `patient_module` and `study_module` are the whole modules as DICOM JSON (Unicode text), beside the
     `specific_character_set` in which they came, so that a result can be written as the PACS wrote them.
     `acquisition_time` is the sort key behind `InstanceFacts.acquisition_rank`, `YYYYMMDDHHMMSS[.f]`.
+    `date_offset` is the number of days by which the clean dates were moved; None where they were not.
     """
 
     study_instance_uid: str
@@ -98,6 +103,7 @@ class VaultEntry:
     request_attributes: tuple[DicomJson, ...]
     acquisition_time: str | None
     key_id: str
+    date_offset: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +123,7 @@ class Deidentified:
     content_id: str = field(repr=False)
     pixel_id: str = field(repr=False)
     metadata_json: bytes
+    manifest_json: bytes
     facts: InstanceFacts
     vault: VaultEntry = field(repr=False)
 
@@ -124,3 +131,8 @@ class Deidentified:
     def metadata(self) -> DicomJson:
         """The clean dataset in the DICOM JSON model, without bulk data."""
         return msgspec.json.decode(self.metadata_json)  # type: ignore[no-any-return]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was done: profile, edition, digest, and `actions` by tag, nested as the dataset is; no value."""
+        return msgspec.json.decode(self.manifest_json)  # type: ignore[no-any-return]

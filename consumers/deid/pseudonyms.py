@@ -2,8 +2,9 @@
 
 1. PatientID with its issuer becomes a keyed pseudonym; PatientName says the same pseudonym.
 2. An empty or placeholder PatientID would make one patient of strangers: the Study Instance UID stands in.
-3. PatientIdentityRemoved, the method (appended, never a key or its id), its code 113100 (appended, history
-   kept), and LongitudinalTemporalInformationModified REMOVED: Basic keeps no date.
+3. PatientIdentityRemoved, the method (appended, never a key or its id), the codes of profile and options
+   (CID 7050, appended, history kept), and LongitudinalTemporalInformationModified as the options have it.
+4. The same identity draws the number of days by which dates are moved, where the profile moves them.
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Final
 from consumers.deid.elements import Dataset, Element
 from consumers.deid.jsonmodel import plain_text
 from consumers.deid.keys import ProjectKeys
+from consumers.deid.options import Option, codes_of, dates_word
 from consumers.deid.profile import Profile
 
 PATIENT_NAME: Final = 0x00100010
@@ -46,7 +48,7 @@ PLACEHOLDERS: Final = frozenset(
 _BLANK: Final = re.compile(r"[\W_]+")
 _FILLER: Final = re.compile(r"(.)\1*")  # 0, 0000, XXXX, 999: one character repeated
 
-BASIC_CODE: Final = ("113100", "DCM", "Basic Application Confidentiality Profile")
+_SCHEME: Final = "DCM"
 
 
 def is_placeholder(patient_id: str) -> bool:
@@ -57,9 +59,18 @@ def is_placeholder(patient_id: str) -> bool:
 
 def patient_pseudonym(patient_id: str, issuer: str, study_instance_uid: str, keys: ProjectKeys) -> str:
     """Return the pseudonym of a patient within the project."""
+    return keys.pseudonymous_patient(*_identity(patient_id, issuer, study_instance_uid))
+
+
+def date_offset(patient_id: str, issuer: str, study_instance_uid: str, keys: ProjectKeys) -> int:
+    """Return by how many days the dates of a patient are moved within the project."""
+    return keys.date_offset(*_identity(patient_id, issuer, study_instance_uid))
+
+
+def _identity(patient_id: str, issuer: str, study_instance_uid: str) -> tuple[str, str]:
     if is_placeholder(patient_id):
-        return keys.pseudonymous_patient("\x00study", study_instance_uid)
-    return keys.pseudonymous_patient(issuer, patient_id)
+        return "\x00study", study_instance_uid
+    return issuer, patient_id
 
 
 def method_text(profile: Profile) -> str:
@@ -67,8 +78,10 @@ def method_text(profile: Profile) -> str:
     return f"prodrome {profile.name} PS3.15 {profile.edition} {profile.digest[:8]}"
 
 
-def own_elements(patient: str, method: str, before: Dataset = ()) -> Dataset:
-    """Return pseudonym, method, code and flags, in tag order.
+def own_elements(
+    patient: str, method: str, options: frozenset[str] = frozenset(), before: Dataset = ()
+) -> Dataset:
+    """Return pseudonym, method, codes and flags, in tag order.
 
     Parameters
     ----------
@@ -76,6 +89,8 @@ def own_elements(patient: str, method: str, before: Dataset = ()) -> Dataset:
         The pseudonym.
     method : str
         From `method_text`.
+    options : frozenset of str
+        Those that were applied.
     before : tuple of Element
         What the clean dataset says in `HISTORY` already: it stays.
     """
@@ -85,8 +100,8 @@ def own_elements(patient: str, method: str, before: Dataset = ()) -> Dataset:
         Element(PATIENT_ID, "LO", patient.encode()),
         Element(IDENTITY_REMOVED, "CS", b"YES"),
         Element(METHOD, "LO", _appended_text(said.get(METHOD), method)),
-        _appended_code(said.get(METHOD_CODES)),
-        Element(LONGITUDINAL, "CS", b"REMOVED"),
+        _appended_codes(said.get(METHOD_CODES), codes_of(options)),
+        Element(LONGITUDINAL, "CS", dates_word(options).encode()),
     )
 
 
@@ -97,14 +112,16 @@ def _appended_text(before: Element | None, text: str) -> bytes:
     return b"\\".join(filter(None, (said, text.encode())))
 
 
-def _appended_code(before: Element | None) -> Element:
+def _appended_codes(before: Element | None, applied: tuple[Option, ...]) -> Element:
     items = (before.items or ()) if before else ()
-    value, scheme, meaning = BASIC_CODE
-    if not any(e.tag == 0x00080100 and plain_text(e.value) == value for item in items for e in item):
-        own = (
-            Element(0x00080100, "SH", value.encode()),
-            Element(0x00080102, "SH", scheme.encode()),
-            Element(0x00080104, "LO", meaning.encode()),
+    said = {plain_text(e.value).strip() for item in items for e in item if e.tag == 0x00080100}
+    new = (
+        (
+            Element(0x00080100, "SH", option.code.encode()),
+            Element(0x00080102, "SH", _SCHEME.encode()),
+            Element(0x00080104, "LO", option.meaning.encode()),
         )
-        items = (*items, own)
-    return Element(METHOD_CODES, "SQ", items=items)
+        for option in applied
+        if option.code not in said
+    )
+    return Element(METHOD_CODES, "SQ", items=(*items, *new))

@@ -59,7 +59,8 @@ NOBODY: Final = PLACEHOLDERS | {
     "study",
     "subject",
 }
-_UIDS: Final = frozenset({0x00080018, 0x0020000D, 0x0020000E, 0x00200052})
+#: the UIDs of the instance itself
+UIDS: Final = frozenset({0x00080018, 0x0020000D, 0x0020000E, 0x00200052})
 _TEXT: Final = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _NUMBERS: Final = frozenset({"AS", "DS", "IS", "TM"})
 _DATES: Final = frozenset({"DA", "DT"})
@@ -94,7 +95,7 @@ class Searched(Protocol):
 
 def names_in(element: Element, encodings: tuple[str, ...]) -> frozenset[str]:
     """Return what identifies in an element as received: words that must not be found, each behind its kind."""
-    if element.tag in _UIDS:
+    if element.tag in UIDS:
         uids = text_of(element, encodings).split("\\")
         return frozenset(_UID + uid for uid in uids if uid and uid not in WELL_KNOWN)
     if element.vr != "PN" and element.tag not in _IDENTIFYING:

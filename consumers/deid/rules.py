@@ -65,12 +65,14 @@ def clean_leaf(
             return _dummied(element, keys)
         case "U":
             return _mapped(element, keys)
+        case "C":
+            raise ValueError("expected action C resolved by `cleaning`")
 
 
 def _kept(element: Element, *, big: bool) -> Element | None:
     if element.vr == "UN" and element.tag not in PIXEL_TAGS:
         # A UN value is undeclared and little endian: in big endian only text reads the same.
-        known = _as_known(element)
+        known = as_known(element)
         declared = known.vr in TEXT_VRS or (not big and known.vr in SHORT_VRS)
         return known if declared and len(element.value) < MAX_SHORT else None
     return element
@@ -81,7 +83,7 @@ def _hollowed(element: Element, keys: ProjectKeys) -> Element:
 
 
 def _dummied(element: Element, keys: ProjectKeys) -> Element:
-    return _mapped(element, keys) if _vr(element) == "UI" else dummy(_as_known(element))
+    return _mapped(element, keys) if _vr(element) == "UI" else dummy(as_known(element))
 
 
 def _mapped(element: Element, keys: ProjectKeys) -> Element:
@@ -94,5 +96,6 @@ def _vr(element: Element) -> str:
     return dictionary_vr(element.tag) if element.vr == "UN" else element.vr
 
 
-def _as_known(element: Element) -> Element:
+def as_known(element: Element) -> Element:
+    """Return an element with the VR that the dictionary knows, where it was sent as UN."""
     return element._replace(vr=_vr(element))

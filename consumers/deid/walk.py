@@ -28,7 +28,7 @@ from consumers.deid.elements import (
     Element,
     dictionary_vr,
 )
-from consumers.deid.levels import MEMO_BYTES, Cleaned, Level, joinable
+from consumers.deid.levels import MEMO_BYTES, Cleaned, Level
 from schemas.errors import Quarantine
 
 MIN_RUN: Final = 3  # elements; shorter runs cost what they save
@@ -39,7 +39,7 @@ _Steady = tuple[int, int, Level, Cleaned]
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
-def walk(data: bytes, level: Level) -> list[Cleaned]:
+def walk(data: bytes, level: Level, days: int | None = None) -> list[Cleaned]:
     """Read and clean a whole dataset (already inflated).
 
     Parameters
@@ -48,13 +48,15 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
         The dataset; what is returned holds views into it.
     level : Level
         How the root is read and cleaned.
+    days : int or None
+        By how much the patient's dates are moved; None where they are not.
 
     Raises
     ------
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    found, last = _Walk(data).root(level), -1
+    found, last = _Walk(data, days).root(level), -1
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
@@ -65,8 +67,9 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
 class _Walk:
     """No cursor: every method takes a position and returns the next one."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, days: int | None) -> None:
         self.data = data
+        self.days = days
         self.view = memoryview(data)
         self.left = MAX_ELEMENTS
 
@@ -113,7 +116,7 @@ class _Walk:
         """Make one step of elements that are the same as last time and stand behind each other."""
         run: list[_Steady] = []
         for this in steady:
-            if run and not (run[-1][1] == this[0] and joinable(run[-1][3], this[3])):
+            if run and not (run[-1][1] == this[0] and this[2].joins(run[-1][3], this[3])):
                 self.keep(run)
                 run = []
             run.append(this)
@@ -184,11 +187,11 @@ class _Walk:
     def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level, path: bytes) -> Cleaned:
         """Clean an element that has a value."""
         if stop - pos > MEMO_BYTES or self.data.startswith(ITEM_START, start, stop):
-            return level.judge(Element(tag, vr, self.view[start:stop]), path)
+            return level.judge(Element(tag, vr, self.view[start:stop]), path, self.days)
         raw = self.data[pos:stop]
         one = level.memo.get(raw) or level.turning.get(raw)
         if one is None:
-            one = level.judge(Element(tag, vr, raw[start - pos :]))
+            one = level.judge(Element(tag, vr, raw[start - pos :]), days=self.days)
             level.remember(raw, one, short=start - pos == 8)
         return one
 

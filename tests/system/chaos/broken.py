@@ -116,8 +116,8 @@ def forget_own_intake(patch: pytest.MonkeyPatch) -> None:
 
 def pass_a_tag(patch: pytest.MonkeyPatch) -> None:
     """One identifying attribute goes through the boundary as it came."""
-    right = boundary.basic_profile
-    patch.setattr(boundary, "basic_profile", lambda: right().without(0x00080020))
+    right = boundary.load_profile
+    patch.setattr(boundary, "load_profile", lambda name: right(name).without(0x00080020))
 
 
 def save_before_publishing(patch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
 """De-identification as one would write it on pydicom, for comparison only: no bounds, no speed, no triage.
 
-It shares with the engine the table (`Profile.actions`), the keys and the dummies, and nothing else: reading,
-walking, what an action does, and writing are pydicom's or said here again. `differences` compares two datasets
-element for element.
+It shares with the engine the tables (`Profile.actions`, content items), the keys, the dummies and the words that
+may stay, and nothing else: reading, walking, what an action does, and writing are pydicom's or said here again.
+Private elements go, safe or not. `differences` compares two datasets element for element.
 """
 
+import csv
 import io
 import struct
 import warnings
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
 
 import pydicom
 from blake3 import blake3
@@ -23,8 +28,10 @@ from pydicom.uid import UID_dictionary
 
 from consumers.deid.dummies import CODED, DUMMIES
 from consumers.deid.engine import Profile, ProjectKeys
+from consumers.deid.options import codes_of
 from consumers.deid.profile import Actions
 from consumers.deid.pseudonyms import method_text
+from consumers.deid.words import clean_text
 
 TEXT = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
@@ -41,16 +48,32 @@ def read(part10: bytes) -> pydicom.FileDataset:
         return pydicom.dcmread(io.BytesIO(part10), force=True)
 
 
-def deidentify(part10: bytes, profile: Profile, keys: ProjectKeys, patient: str) -> Dataset:
+class Rules(NamedTuple):
+    """What is applied: the table, keys, and by how many days dates move (None: the profile moves none)."""
+
+    actions: Actions
+    keys: ProjectKeys
+    days: int | None
+
+    @property
+    def profile(self) -> Profile:
+        """Whose table it is."""
+        return self.actions.profile
+
+
+def deidentify(
+    part10: bytes, profile: Profile, keys: ProjectKeys, patient: str, days: int | None = None
+) -> Dataset:
     """Return the clean dataset, `patient` being the pseudonym."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         received = read(part10)
-        clean = _clean(received, profile.actions(str(received.SOPClassUID)), keys, nested=False, hollow=False)
+        rules = Rules(profile.actions(str(received.SOPClassUID)), keys, days)
+        clean = _clean(received, rules, nested=False, hollow=False)
         clean.PatientName = clean.PatientID = patient
         clean.PatientIdentityRemoved = "YES"
-        clean.LongitudinalTemporalInformationModified = "REMOVED"
-        _append_method(clean, method_text(profile))
+        clean.LongitudinalTemporalInformationModified = "REMOVED" if days is None else "MODIFIED"
+        _append_method(clean, profile)
         return clean
 
 
@@ -88,8 +111,8 @@ def _comparable(element: DataElement) -> object:
     return value.rstrip(b"\x00 ") if isinstance(value, bytes) else str(value)
 
 
-def _clean(received: Dataset, actions: Actions, keys: ProjectKeys, *, nested: bool, hollow: bool) -> Dataset:
-    clean = Dataset()
+def _clean(received: Dataset, rules: Rules, *, nested: bool, hollow: bool) -> Dataset:
+    clean, actions, keys = Dataset(), rules.actions, rules.keys
     for tag in list(received.keys()):
         element = received[tag]
         known = _known_vr(tag)
@@ -98,10 +121,16 @@ def _clean(received: Dataset, actions: Actions, keys: ProjectKeys, *, nested: bo
         if known == "SQ" and element.VR != "SQ" and not element.is_empty:
             continue  # a sequence that cannot be read as one
         action = actions.of(int(tag), nested=nested)
+        if action == "C" and (element.VR != "SQ" or known != "SQ"):
+            kept = None if hollow or element.VR == "SQ" else _kept_value(element, rules)
+            if kept is not None:
+                clean.add_new(tag, element.VR, kept)
+                continue
+            action = actions.strict(int(tag), nested=nested)
         if action == "X" or (element.VR == "UN" and action == "K"):
             continue
         if element.VR == "SQ":
-            value = _clean_items(element, action, actions, keys, hollow=hollow)
+            value = _clean_items(element, action, rules, hollow=hollow)
             clean.add_new(tag, "SQ", value)
         elif action == "Z":
             clean.add_new(tag, element.VR, None)
@@ -114,15 +143,78 @@ def _clean(received: Dataset, actions: Actions, keys: ProjectKeys, *, nested: bo
     return clean
 
 
-def _clean_items(
-    element: DataElement, action: str, actions: Actions, keys: ProjectKeys, *, hollow: bool
-) -> list[Dataset]:
+def _clean_items(element: DataElement, action: str, rules: Rules, *, hollow: bool) -> list[Dataset]:
     items: list[Dataset] = list(element.value or [])
     if action == "Z":
         return []
-    if action == "D" or (action == "K" and hollow):
-        return [_clean(item, actions, keys, nested=True, hollow=True) for item in items[:1]]
-    return [_clean(item, actions, keys, nested=True, hollow=False) for item in items]
+    if action == "D" or (action in ("K", "C") and hollow):
+        return [_clean(item, rules, nested=True, hollow=True) for item in items[:1]]
+    found = [_clean(item, rules, nested=True, hollow=False) for item in items]
+    if "clean_structured_content" in rules.profile.options:
+        return [item for item in found if _stays(item, rules.profile.options)]
+    return found
+
+
+def _stays(item: Dataset, options: frozenset[str]) -> bool:
+    """Judge a content item by its concept; one that needs a dummy has its text replaced."""
+    if str(item.get("ValueType", "")).strip() == "PNAME":
+        return False
+    for name in item.get("ConceptNameCodeSequence", None) or []:
+        row = _concepts().get((str(name.get("CodeValue", "")), str(name.get("CodingSchemeDesignator", ""))))
+        if row is None:
+            continue
+        if any(row[_COLUMN.get(option, "scheme")] in ("K", "C") for option in options):
+            return True
+        if row["basic"] != "D":
+            return False
+        if "TextValue" in item:
+            item.TextValue = DUMMIES["UT"].decode()
+        return True
+    return True
+
+
+_COLUMN = {
+    "uids": "uids", "device_identity": "device", "institution_identity": "institution",
+    "patient_characteristics": "patient", "full_dates": "full_dates", "modified_dates": "modified_dates",
+    "clean_descriptors": "descriptors",
+}  # fmt: skip
+
+
+@cache
+def _concepts() -> dict[tuple[str, str], dict[str, str]]:
+    text = (files("consumers.deid") / "tables" / "content_items_2020.csv").read_text()
+    return {(row["code"], row["scheme"]): row for row in csv.DictReader(text.splitlines())}
+
+
+def _kept_value(element: DataElement, rules: Rules) -> str | list[str] | None:
+    """What stays of a value that is to be cleaned; None for nothing."""
+    if element.is_empty:
+        return None
+    values = [str(v) for v in (element.value if element.VM > 1 else [element.value])]
+    days = rules.days
+    if element.VR in ("DA", "DT"):
+        moved = None if days is None else [_moved(value, days) for value in values]
+        return None if moved is None or None in moved else [str(m) for m in moved]
+    if element.VR == "AS":
+        number, unit = values[0][:-1], values[0][-1:]
+        if not (number.isdecimal() and len(number) <= 3) or unit not in ("D", "W", "M", "Y"):
+            return None
+        return "090Y" if unit == "Y" and int(number) > 89 else values[0]
+    if element.VR == "TM" or element.tag == 0x00080201:
+        return values
+    if element.VR in ("LO", "LT", "SH", "ST", "UC", "UT"):
+        cleaned = "\\".join(clean_text(value, days, rules.profile.vocabulary) for value in values).strip("\\")
+        return cleaned.split("\\") if cleaned else None
+    return None
+
+
+def _moved(value: str, days: int) -> str | None:
+    if len(value) == 10 and value[4] == value[7] == ".":  # as ACR-NEMA wrote it
+        value = value.replace(".", "")
+    try:
+        return (datetime.strptime(value[:8], "%Y%m%d") + timedelta(days)).strftime("%Y%m%d") + value[8:]
+    except ValueError:
+        return None
 
 
 def _mapped(element: DataElement, keys: ProjectKeys) -> list[str]:
@@ -141,16 +233,18 @@ def _dummy(element: DataElement) -> DataElement:
     return DataElement(element.tag, element.VR, value)
 
 
-def _append_method(clean: Dataset, method: str) -> None:
+def _append_method(clean: Dataset, profile: Profile) -> None:
+    method = method_text(profile)
     said = clean.get("DeidentificationMethod") or []
     said = [said] if isinstance(said, str) else list(said)
     clean.DeidentificationMethod = said if method in said else [*said, method]
     codes = list(clean.get("DeidentificationMethodCodeSequence") or [])
-    if not any(code.get("CodeValue") == "113100" for code in codes):
+    there = {code.get("CodeValue") for code in codes}
+    for _, value, meaning in codes_of(profile.options):
         code = Dataset()
-        code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
-        code.CodeMeaning = "Basic Application Confidentiality Profile"
-        codes.append(code)
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+        if value not in there:
+            codes.append(code)
     clean.DeidentificationMethodCodeSequence = codes
 
 

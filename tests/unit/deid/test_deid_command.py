@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pydicom
 import pytest
 from planting import CT, base, text
 
 from commands.benching.deid_load import ct_series
+from consumers.deid.manifest import verify
 from consumers.deid.part10 import file_meta
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
 from consumers.deid.writer import dataset_bytes
+from schemas.errors import ProdromeError
 
 ROOT = Path(__file__).parents[3]
 KEY = "17" * 32
@@ -62,9 +65,8 @@ def test_a_folder_comes_out_by_pseudonym_and_the_same_again(tmp_path: Path, key:
         _run(source, tmp_path / "two", key, "--jobs", "2"),
         _run(source, tmp_path / "two", key, "--jobs", "2"),
     ]
-    assert [(run.returncode, run.stdout) for run in runs] == [
-        (0, "6 written, 0 doubtful and not written\n")
-    ] * 3, runs[0].stderr
+    last = [(run.returncode, run.stdout.splitlines()[-1]) for run in runs]
+    assert last == [(0, "6 written, 0 doubtful and not written")] * 3, runs[0].stderr
     found = _tree(tmp_path / "one")
     assert found == _tree(tmp_path / "two")
     assert len(found) == 6
@@ -142,3 +144,35 @@ def test_a_kill_leaves_nothing_half_written(tmp_path: Path, key: Path) -> None:
     assert placed.items() <= expected.items()
     assert _run(source, killed, key).returncode == 0
     assert _tree(killed) == expected
+
+
+def test_the_manifest_tells_what_was_done(tmp_path: Path, key: Path) -> None:
+    """A line a file, chained, the same each time, refused ones by reason; a changed line is found."""
+    source, manifest = tmp_path / "in", tmp_path / "manifest.jsonl"
+    source.mkdir()
+    for number in range(3):
+        (source / f"DOE {number}").write_bytes(_file(number))
+    (source / "DOE 9").write_bytes(b"no DICOM")
+    first = _run(source, tmp_path / "out", key, "--manifest", str(manifest), "--profile", "research")
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    _run(source, tmp_path / "out", key, "--manifest", str(manifest), "--profile", "research", "--jobs", "1")
+    assert manifest.read_bytes().splitlines(keepends=True) == lines
+    count, head = verify(lines)
+    assert count == 4
+    assert head in first.stdout
+    assert "attributes put in: pseudonym and method" in first.stdout
+    said = [msgspec.json.decode(line) for line in lines]
+    assert [one.get("refused", one.get("profile")) for one in said].count("research") == 3
+    assert (tmp_path / "out" / said[0]["file"]).is_file()
+    assert b"DOE" not in manifest.read_bytes()
+    with pytest.raises(ProdromeError, match="line 3"):
+        verify([lines[0], lines[1].replace(b"own", b"OWN", 1), *lines[2:]])
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_an_unknown_profile_is_an_error(tmp_path: Path, key: Path) -> None:
+    """A wrong name ends the command before anything is written, and says which there are."""
+    (tmp_path / "in").mkdir()
+    done = _run(tmp_path / "in", tmp_path / "out", key, "--profile", "strict")
+    assert done.returncode != 0
+    assert "basic, safe-harbor, research" in done.stderr

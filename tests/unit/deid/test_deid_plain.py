@@ -1,6 +1,7 @@
 """The engine and the plain one on pydicom give the same dataset, element for element, and the same digest."""
 
 import contextlib
+import dataclasses
 import struct
 import warnings
 from collections import Counter
@@ -8,13 +9,14 @@ from pathlib import Path
 from random import Random
 
 import plain
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planting import CT, KEYS, base, text
 from pydicom.datadict import DicomDictionary
 
 from consumers.deid.elements import TEXT_VRS, Dataset, Element, dictionary_vr
-from consumers.deid.engine import Profile, basic_profile, clean_file
+from consumers.deid.engine import Profile, basic_profile, clean_file, load_profile
 from consumers.deid.part10 import file_meta
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES
 from consumers.deid.writer import dataset_bytes, deflated, element_bytes
@@ -33,6 +35,15 @@ _TAGS = [
 _SEQUENCES = [tag for tag in _TAGS if dictionary_vr(tag) == "SQ"]
 _LISTED = [tag for tag in basic_profile().rows if tag in set(_TAGS)]
 _FIXED = frozenset(element.tag for element in base()) | {0x00080005}
+#: the plain engine keeps nothing private
+_RESEARCH = load_profile("research")
+PROFILES = [
+    basic_profile(),
+    load_profile("safe-harbor"),
+    dataclasses.replace(
+        _RESEARCH, name="plain", options=_RESEARCH.options - {"safe_private"}, private=frozenset()
+    ),
+]
 _VALUES = {
     "AS": b"034Y", "DA": b"20210304", "DS": b"1.5\\-2 ", "DT": b"20210304112233", "IS": b"3\\7 ", "TM": b"112233",
     "AT": b"\x08\x00\x20\x00",
@@ -42,7 +53,7 @@ _VALUES = {
 def _both(file: bytes, profile: Profile) -> tuple[list[str], bool]:
     """What the two engines' datasets differ in, and whether they agree on the content."""
     fast = clean_file(file, profile, KEYS, admit_burned_in=True)
-    slow = plain.deidentify(file, profile, KEYS, fast.patient)
+    slow = plain.deidentify(file, profile, KEYS, fast.patient, fast.vault.date_offset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         differences = list(plain.differences(slow, plain.read(fast.part10)))
@@ -51,6 +62,7 @@ def _both(file: bytes, profile: Profile) -> tuple[list[str], bool]:
     return differences, same
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_every_shared_file_comes_out_alike(dicom_files: list[Path], profile: Profile) -> None:
     """Each file that passes is the same dataset by both engines, and has the same content."""
     brain = [path for path in dicom_files if "brain-mri" in path.parts]
@@ -78,7 +90,8 @@ def test_random_datasets_come_out_alike(seed: int) -> None:
     body = _encoded(made, uid, random)
     meta = file_meta(str(bytes(_value(made, 0x00080016)), "ascii"), "1.2.3.4.1003", uid)
     with contextlib.suppress(Quarantine):
-        differences, same = _both(meta + (deflated(body) if uid == DEFLATED else body), basic_profile())
+        file = meta + (deflated(body) if uid == DEFLATED else body)
+        differences, same = _both(file, random.choice(PROFILES))
         assert differences == []
         assert same
 
@@ -120,7 +133,10 @@ def _element(random: Random, tag: int, depth: int) -> Element:
     if vr == "UI":
         return text(tag, "\\".join(f"1.2.3.{random.randint(100, 999)}" for _ in range(random.randint(1, 2))))
     if vr in TEXT_VRS:
-        return Element(tag, vr, _VALUES.get(vr) or f"W{random.randint(100, 999)}".encode())
+        words = (
+            random.choice(("", "AX T1 ", "Chest ", "20210304 Dr. Hand 5mm ")) + f"W{random.randint(100, 999)}"
+        )
+        return Element(tag, vr, _VALUES.get(vr) or words[:16].rstrip().encode())
     count = random.randint(1, 3)
     if vr in ("FD", "FL"):  # pydicom does not give every NaN back as it was
         return Element(tag, vr, struct.pack(f"<{2 * count}f", *(random.random() for _ in range(2 * count))))
