@@ -30,7 +30,9 @@ from commands.stack import make_secrets
 from commands.wiring import settings, told
 from consumers.deid.engine import Profile, ProjectKeys, clean_file, load_profile
 from consumers.deid.manifest import GENESIS, chained, counted
+from consumers.deid.picture import PixelCleaner
 from consumers.deid.profiles import SHIPPED
+from consumers.pixeltext import pixel_cleaner
 from infra import children
 from infra.settings import master_key
 from schemas.errors import ProdromeError, Quarantine
@@ -214,22 +216,22 @@ def _result(path: Path, future: "Future[Outcome]") -> Outcome:
 
 
 _numbers: Final = itertools.count()
-_work: tuple[Path, Profile, ProjectKeys] | None = None
+_work: tuple[Path, Profile, ProjectKeys, PixelCleaner | None] | None = None
 
 
 def _setup(parent: int, target: Path, profile: Profile, keys: ProjectKeys) -> None:
     global _work
     children.end_with(parent)
-    _work = (target, profile, keys)
+    _work = (target, profile, keys, pixel_cleaner(profile))
 
 
 def _clean(source: Path) -> Outcome:
     """De-identify one file in this process, and write it beside its place."""
     if _work is None:
         raise RuntimeError("expected _setup() before _clean()")
-    target, profile, keys = _work
+    target, profile, keys, cleaner = _work
     try:
-        done = clean_file(source.read_bytes(), profile, keys)
+        done = clean_file(source.read_bytes(), profile, keys, cleaner=cleaner)
         written = target / f"{_PARTIAL}{os.getpid()}-{next(_numbers)}"
         written.write_bytes(done.part10)
     except Quarantine as doubt:

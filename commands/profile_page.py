@@ -40,6 +40,9 @@ StationName = "X"
 "0019,23" = "DS"
 ```
 
+`options` may have `clean_pixel_data` where the extra is installed (`pip install 'prodrome[text]'`): images that are
+likely to carry text are then searched and blanked instead of waiting in quarantine.
+
 `PRODROME_DEIDENTIFY_PROFILE`, or `prodrome deid --profile`, is then the path of the file. What identifies a
 person directly cannot be kept; a mistake in the file ends the command with a line that says what was expected.
 A profile is part of the name of every clean object: another one gives other objects, and does not change those

@@ -29,6 +29,7 @@ from consumers.deid.engine import (
     load_profile,
 )
 from consumers.kept import Kept
+from consumers.pixeltext import LONGEST_SECONDS, pixel_cleaner
 from infra.objects import Store
 from infra.settings import Settings, master_key, sources
 from infra.spool import SpoolStore, UnknownSpool
@@ -84,6 +85,7 @@ class Boundary:
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
         self._profile = _profile_of(settings)
+        self._cleaner = pixel_cleaner(self._profile)
         self._keys = cache(
             lambda project: ProjectKeys.derive(self._master, project, settings.deidentify.key_id)
         )
@@ -139,7 +141,7 @@ class Boundary:
         )
         if instance.dataset_mismatch:
             raise Quarantine("dataset_mismatch", "the receiver answered B007")
-        done = deidentify(raw, context, self._profile, keys)
+        done = deidentify(raw, context, self._profile, keys, self._cleaner)
         if done.study_instance_uid != common["study_instance_uid"]:
             raise Quarantine("dataset_mismatch", "the study read at the door is not the dataset's")
         key = clean_object_key(
@@ -185,9 +187,11 @@ class Boundary:
             self._spools = self._find_spools()
             return self._spools.read(instance.pointer)
 
-    def patience(self, pointer: Pointer) -> float:
-        """Return how long reading these bytes may wait for a relay, in seconds."""
-        return 0.0 if self._relays is None else patience(pointer.length)
+    def patience(self, instance: ReceivedInstance) -> float:
+        """Return how long an instance may wait for a relay to read from, and for its pixels to be cleaned, in seconds."""
+        relay = 0.0 if self._relays is None else patience(instance.pointer.length)
+        pixels = 0.0 if self._cleaner is None else LONGEST_SECONDS
+        return relay + pixels
 
     def _find_spools(self) -> SpoolStore:
         """Return the spools that this machine finds now: its own and those of the settings, and the relays.

@@ -129,7 +129,7 @@ class Deidentify:
                 str(i.intake),
                 (event.project, event.study_instance_uid, i),
                 i.pointer.length,
-                self._boundary.patience(i.pointer),
+                self._boundary.patience(i),
             )
             for _, event, i in arrived
         ]

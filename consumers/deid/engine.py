@@ -4,13 +4,15 @@
    (`levels`, `rules`, `cleaning`); what is cut, too deep or too big goes no further. By which table, and by how
    many days dates move, is said by the command and by the instance before; where the dataset says otherwise, it
    is walked again.
-2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`).
+2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`). What
+   is likely to carry text is cleaned where the profile asks for it and somebody can (`picture`).
 3. Search the result for what identified the patient (`residual`).
 4. Put in pseudonyms and method (`pseudonyms`), digest content and pixels (`digest`).
 5. Write the clean file, its metadata and facts, and the vault's entry.
 
 It fails closed: whatever goes wrong inside is `Quarantine("deid_failed")`, and no detail holds a value of the
-dataset. Pixel data are carried byte for byte. Pure: no I/O; the same input and keys give the same bytes.
+dataset. Pixel data are carried byte for byte unless they are cleaned. Pure: no I/O; the same input and keys give
+the same bytes.
 """
 
 import logging
@@ -19,13 +21,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from consumers.deid.derived import derived_words
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import Dataset, inflate, read_dataset
+from consumers.deid.elements import PIXEL_DATA, Dataset, Element, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
 from consumers.deid.header import Header, check_uids
@@ -35,6 +37,13 @@ from consumers.deid.levels import Cleaned, own, root_level
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
+from consumers.deid.picture import (
+    OFFSETS,
+    PixelCleaner,
+    picture_of,
+    pixel_elements,
+    syntax_behind,
+)
 from consumers.deid.pixels import check_pixels
 from consumers.deid.profile import Profile
 from consumers.deid.profiles import basic_profile, load_profile
@@ -48,7 +57,7 @@ from consumers.deid.pseudonyms import (
 )
 from consumers.deid.residual import check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
-from consumers.deid.triage import triage
+from consumers.deid.triage import CLEANABLE, triage
 from consumers.deid.vault import character_set, patient_module, request_attributes, study_module
 from consumers.deid.walk import walk
 from consumers.deid.writer import deflated
@@ -61,11 +70,18 @@ __all__ = [
 ]  # fmt: skip
 
 SOP_CLASS_UID = 0x00080016
+BURNED_IN_ANNOTATION = 0x00280301
 _BY_TAG = attrgetter("tag")
 _TIMES = (0x0008002A, 0x00080022, 0x00080032, 0x00080023, 0x00080033, 0x00080021, 0x00080031)
 
 
-def deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
+def deidentify(
+    raw: bytes,
+    context: IntakeContext,
+    profile: Profile,
+    keys: ProjectKeys,
+    cleaner: PixelCleaner | None = None,
+) -> Deidentified:
     """De-identify one dataset.
 
     Parameters
@@ -78,6 +94,8 @@ def deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proje
         What to do to which attribute.
     keys : ProjectKeys
         Of the project.
+    cleaner : PixelCleaner, optional
+        Who cleans pixels, for a profile with `clean_pixel_data`.
 
     Raises
     ------
@@ -86,7 +104,7 @@ def deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: Proje
     """
     with _quiet():
         try:
-            return _deidentify(raw, context, profile, keys)
+            return _deidentify(raw, context, profile, keys, cleaner)
         except Quarantine:
             raise
         except Exception as error:  # RecursionError and MemoryError among them
@@ -101,6 +119,7 @@ def clean_file(
     *,
     project: str = "default",
     admit_burned_in: bool = False,
+    cleaner: PixelCleaner | None = None,
 ) -> Deidentified:
     """De-identify a DICOM file held in memory; raises as `deidentify`."""
     syntax, sop_class, instance, dataset = split_part10(file_bytes)
@@ -111,7 +130,7 @@ def clean_file(
         sop_instance_uid=instance,
         admit_burned_in=admit_burned_in,
     )
-    return deidentify(dataset, context, profile, keys)
+    return deidentify(dataset, context, profile, keys, cleaner)
 
 
 def deidentify_file(file_bytes: bytes, profile: Profile, keys: ProjectKeys, **options: Any) -> bytes:
@@ -136,20 +155,68 @@ def first_release_ids(
     return content_id(found, first_release=True), pixel_id(found, big=syntax.big, first_release=True)
 
 
-def _deidentify(raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> Deidentified:
+def _deidentify(
+    raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys, cleaner: PixelCleaner | None
+) -> Deidentified:
     syntax = syntax_of(context.transfer_syntax_uid)
     data = inflate(raw) if syntax.deflated else raw
     header = _cleaned(data, context, syntax, profile, keys)
     check_uids(header, context)
-    sop_class = header.text(SOP_CLASS_UID)
-    triage(sop_class, header.signs(), admit_burned_in=context.admit_burned_in, admitted=context.admitted)
-    check_pixels(header, syntax.uid, context.admitted)
+    names = frozenset[str]().union(*[one.names for one in header.found])
+    pixels = _pixels(header, context, profile, syntax, names, cleaner)
 
-    check_residual(header.found, frozenset().union(*[one.names for one in header.found]))
+    check_residual(header.found, names)
     vault = _vault_entry(header, context, profile, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
-    clean = _with_own(header, patient, profile, syntax)
-    return _assembled(clean, header, syntax, patient, vault, profile, keys)
+    clean = _with_own(header, patient, profile, syntax, pixels)
+    return _assembled(clean, header, pixels.syntax or syntax, patient, vault, profile, keys)
+
+
+class _Pixels(NamedTuple):
+    """What cleaning the pixels put in the place of what was received: nothing, where they were not cleaned."""
+
+    own: tuple[Cleaned, ...] = ()
+    gone: frozenset[int] = frozenset()
+    syntax: Syntax | None = None
+
+    @property
+    def cleaned(self) -> bool:
+        return self.syntax is not None
+
+
+def _pixels(
+    header: Header,
+    context: IntakeContext,
+    profile: Profile,
+    syntax: Syntax,
+    names: frozenset[str],
+    cleaner: PixelCleaner | None,
+) -> _Pixels:
+    """Let an instance pass as it is, clean its pixels, or raise why neither is possible."""
+    signs = header.signs()
+    try:
+        triage(
+            header.text(SOP_CLASS_UID),
+            signs,
+            admit_burned_in=context.admit_burned_in,
+            admitted=context.admitted,
+        )
+    except Quarantine as doubt:
+        able = cleaner is not None and "clean_pixel_data" in profile.options
+        if cleaner is None or not able or doubt.reason not in CLEANABLE or signs.overlay_in_pixels:
+            raise
+        check_pixels(header, syntax.uid, context.admitted)
+    else:
+        check_pixels(header, syntax.uid, context.admitted)
+        return _Pixels()
+    picture = picture_of(header, syntax, names)
+    cleaned = cleaner(picture)
+    behind = syntax_of(syntax_behind(picture, cleaned))
+    elements = (*pixel_elements(picture, cleaned, behind), Element(BURNED_IN_ANNOTATION, "CS", b"NO"))
+    did = f"C {cleaned.boxes} boxes in {cleaned.frames} frames"
+    own_elements = tuple(own(e, behind, did if e.tag == PIXEL_DATA else "own") for e in elements)
+    gone = frozenset(e.tag for e in elements) | (OFFSETS if behind is not syntax else frozenset())
+    return _Pixels(own_elements, gone, behind)
 
 
 def _cleaned(
@@ -173,21 +240,33 @@ def _date_offset(header: Header, context: IntakeContext, profile: Profile, keys:
     return date_offset(header.text(0x00100020), issuer, header.text(0x0020000D), keys)
 
 
-def _with_own(header: Header, patient: str, profile: Profile, syntax: Syntax) -> list[Cleaned]:
-    """Return what is written, in tag order, with pseudonym and method put in."""
+def _with_own(
+    header: Header, patient: str, profile: Profile, syntax: Syntax, pixels: _Pixels
+) -> list[Cleaned]:
+    """Return what is written, in tag order, with pseudonym, method and cleaned pixels put in."""
     said = (header.by_tag.get(tag) for tag in HISTORY)
     before = tuple(e for one in said if one is not None for e in read_dataset(one.written, syntax))
-    made = _own(patient, profile, syntax) if not before else _own_behind(before, patient, profile, syntax)
-    return sorted((*(one for one in header.found if one.written and one.tag not in OWN), *made), key=_BY_TAG)
+    if before:
+        made = _own_behind(before, patient, profile, syntax, cleaned=pixels.cleaned)
+    else:
+        made = _own(patient, profile, syntax, cleaned=pixels.cleaned)
+    kept = (one for one in header.found if one.written and one.tag not in OWN)
+    if pixels.cleaned:
+        each = (part for one in kept for part in (one.members.values() or (one,)))
+        kept = (one for one in each if one.written and one.tag not in pixels.gone)
+    return sorted((*kept, *made, *pixels.own), key=_BY_TAG)
 
 
 @lru_cache(maxsize=256)  # of patients: the instances of a study come together
-def _own(patient: str, profile: Profile, syntax: Syntax) -> tuple[Cleaned, ...]:
-    return _own_behind((), patient, profile, syntax)
+def _own(patient: str, profile: Profile, syntax: Syntax, *, cleaned: bool) -> tuple[Cleaned, ...]:
+    return _own_behind((), patient, profile, syntax, cleaned=cleaned)
 
 
-def _own_behind(before: Dataset, patient: str, profile: Profile, syntax: Syntax) -> tuple[Cleaned, ...]:
-    return _said(own_elements(patient, method_text(profile), profile.options, before), syntax)
+def _own_behind(
+    before: Dataset, patient: str, profile: Profile, syntax: Syntax, *, cleaned: bool
+) -> tuple[Cleaned, ...]:
+    applied = profile.options if cleaned else profile.options - {"clean_pixel_data"}
+    return _said(own_elements(patient, method_text(profile), applied, before), syntax)
 
 
 def _said(elements: Dataset, syntax: Syntax) -> tuple[Cleaned, ...]:
@@ -210,9 +289,9 @@ def _assembled(
     instance = uid(vault.sop_instance_uid)
     study_date = vault.study_module.get("00080020", {}).get("Value", [""])[0]
     rank = acquisition_rank(vault.acquisition_time, str(study_date), vault.study_instance_uid, keys.order)
-    facts = msgspec.json.decode(
-        object_of(header.by_tag[tag].json for tag in FACT_TAGS if tag in header.by_tag)
-    )
+    said = {tag: header.by_tag[tag].json for tag in FACT_TAGS if tag in header.by_tag}
+    said |= {one.tag: one.json for one in clean if one.tag in said and not one.members}  # of cleaned pixels
+    facts = msgspec.json.decode(object_of(said.values()))
     meta = file_meta(vault.sop_class_uid, instance, syntax.uid)
     parts = [part for one in clean for part in (one.written, one.bulk) if part]
     return Deidentified(

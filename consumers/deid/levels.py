@@ -403,8 +403,8 @@ def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
     return _Task(actions, keys, syntax)
 
 
-def own(element: Element, syntax: Syntax) -> Cleaned:
-    """Return an element of our own making, as it is written and said."""
+def own(element: Element, syntax: Syntax, did: str = "own") -> Cleaned:
+    """Return an element of our own making, as it is written and said; `did` is what the manifest says of it."""
     entry = entry_of(element, big=syntax.big, encodings=DEFAULT_ENCODINGS)
     member = b"" if entry is None else member_of(element.tag, entry)
     return Cleaned(
@@ -412,7 +412,7 @@ def own(element: Element, syntax: Syntax) -> Cleaned:
         element,
         written=b"".join(element_bytes(element, syntax)),
         json=member,
-        did=b'"%08X":"own"' % element.tag,
+        did=b'"%08X":"%b"' % (element.tag, did.encode()),
     )
 
 

@@ -101,6 +101,10 @@ _RULES: Final[tuple[tuple[str, str, str, Callable[[Signs], bool]], ...]] = (
 )
 
 
+#: reasons for which text is looked for in the pixels, where a profile asks for it
+CLEANABLE: Final = frozenset({"burned_in_risk", "burned_in_flag"})
+
+
 def triage(
     sop_class_uid: str, signs: Signs, *, admit_burned_in: bool, admitted: frozenset[str] = frozenset()
 ) -> None:
