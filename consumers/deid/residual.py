@@ -23,7 +23,7 @@ from consumers.deid.uids import WELL_KNOWN
 from schemas.errors import Quarantine
 
 #: attributes that identify by their tokens, beside every PN
-_IDENTIFYING: Final = frozenset(
+IDENTIFYING: Final = frozenset(
     {
         0x00080050,  # AccessionNumber
         0x00100020,  # PatientID
@@ -98,7 +98,7 @@ def names_in(element: Element, encodings: tuple[str, ...]) -> frozenset[str]:
     if element.tag in UIDS:
         uids = text_of(element, encodings).split("\\")
         return frozenset(_UID + uid for uid in uids if uid and uid not in WELL_KNOWN)
-    if element.vr != "PN" and element.tag not in _IDENTIFYING:
+    if element.vr != "PN" and element.tag not in IDENTIFYING:
         return frozenset()
     text = text_of(element, encodings).casefold()
     whole = {part.strip() for part in text.split("\\")} - NOBODY - {""}

@@ -10,7 +10,7 @@ from planting import CT, KEYS, base, everything, leaks, run, text
 
 from consumers.deid import levels
 from consumers.deid.elements import Dataset, Element
-from consumers.deid.engine import Profile, clean_file
+from consumers.deid.engine import Profile, clean_file, load_profile
 from consumers.deid.levels import forget, root_level
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
 from schemas.errors import Quarantine
@@ -31,8 +31,10 @@ def _outcome(data: bytes, profile: Profile) -> object:
         return str(stopped)
 
 
-def test_order_and_repetition_change_nothing(dicom_files: list[Path], profile: Profile) -> None:
+@pytest.mark.parametrize("name", ["basic", "research"])
+def test_order_and_repetition_change_nothing(dicom_files: list[Path], name: str) -> None:
     """Every small shared file alone, then all of them three times in random order: the same each time."""
+    profile = load_profile(name)
     brain = [path for path in dicom_files if "brain-mri" in path.parts]
     chosen = [p for p in dicom_files if "brain-mri" not in p.parts and p.stat().st_size < 5e5] + brain[::16]
     files = [path.read_bytes() for path in chosen]
