@@ -55,13 +55,14 @@ def patient(obj: tuple[str, bool], pseudonym: str) -> None:
 @query.command()
 @click.argument("uid")
 @click.option("--metadata", is_flag=True, help="The whole clean DICOM JSON.")
+@click.option("--manifest", is_flag=True, help="What was done to it: profile, action and rule by tag.")
 @click.pass_obj
-def instance(obj: tuple[str, bool], uid: str, metadata: bool) -> None:
+def instance(obj: tuple[str, bool], uid: str, metadata: bool, manifest: bool) -> None:
     """Show the instance with this pseudonymous SOP Instance UID."""
     found = settings()
     with told(), opened(found.clean) as tables:
-        rows = instance_by_uid(tables, clean_store(found), obj[0], uid, metadata=metadata)
-        _show(rows, obj[1] or metadata)
+        rows = instance_by_uid(tables, clean_store(found), obj[0], uid, metadata=metadata, manifest=manifest)
+        _show(rows, obj[1] or metadata or manifest)
 
 
 @query.command()
@@ -103,19 +104,23 @@ def studies_of(tables: Tables, project: str, pseudonym: str) -> list[dict[str, A
 
 
 def instance_by_uid(
-    tables: Tables, store: Store, project: str, uid: str, *, metadata: bool
+    tables: Tables, store: Store, project: str, uid: str, *, metadata: bool, manifest: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the versions of an instance; with `metadata` its clean DICOM JSON."""
+    """Return the versions of an instance; with `metadata` its clean DICOM JSON, with `manifest` what was done to it."""
     found = []
     for row in tables.run("SELECT study FROM instances_by_uid WHERE project = ? AND sop = ?", (project, uid)):
         versions = tables.run(
-            "SELECT sop, series, modality, sop_class, version, conflict, facts, metadata FROM study_instances"
+            "SELECT sop, series, modality, sop_class, version, conflict, facts, metadata, manifest FROM study_instances"
             " WHERE project = ? AND study = ? AND sop = ?",
             (project, row.study, uid),
         )
         for version in versions:
             shown = {"study": row.study, **_facts(version)}
-            found.append(shown | ({"metadata": _metadata(store, version.metadata)} if metadata else {}))
+            if metadata:
+                shown["metadata"] = _metadata(store, version.metadata)
+            if manifest and version.manifest:
+                shown["manifest"] = json.loads(store.get(_pointer(version.manifest)))
+            found.append(shown)
     return found
 
 
@@ -138,8 +143,12 @@ def _facts(row: Any) -> dict[str, Any]:
 
 def _metadata(store: Store, text: str) -> Any:
     if text.startswith("{"):  # a pointer: it was too large for the row
-        text = store.get(msgspec.json.decode(text, type=Pointer)).decode()
+        text = store.get(_pointer(text)).decode()
     return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def _pointer(text: str) -> Pointer:
+    return msgspec.json.decode(text, type=Pointer)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -188,6 +188,7 @@ def _clean_instance(place: Place, each: Alternative, version: int, at: int) -> C
         metadata_object=msgspec.json.decode(row.metadata, type=Pointer)
         if row.metadata and not inline
         else None,
+        manifest=msgspec.json.decode(row.manifest, type=Pointer) if row.manifest else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 1. Read the raw bytes by pointer; their checksum must hold.
 2. De-identify (`consumers.deid`, pure).
-3. Write the clean object, or encrypt the raw bytes into the quarantine store.
+3. Write the clean object and what was done to it, or encrypt the raw bytes into the quarantine store.
 4. Return what the stage needs to decide and to publish; pixels never leave the worker.
 
 Nothing is published or indexed here. A repeat writes the same objects under the same keys.
@@ -13,9 +13,11 @@ import dataclasses
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
+
+from blake3 import blake3
 
 from consumers.deid.engine import (
     InstanceFacts,
@@ -70,6 +72,7 @@ class Crossing:
     facts: dict[str, Any] | None = None
     metadata: str | None = None
     metadata_object: Pointer | None = None
+    manifest: Pointer | None = None
     vault: VaultEntry | None = None
 
 
@@ -86,6 +89,7 @@ class Boundary:
         self._sources = {source.name: source for source in sources(settings)}
         self._profile = _profile_of(settings)
         self._cleaner = pixel_cleaner(self._profile)
+        self._manifest = lru_cache(maxsize=1024)(self._put_manifest)
         self._keys = cache(
             lambda project: ProjectKeys.derive(self._master, project, settings.deidentify.key_id)
         )
@@ -169,8 +173,13 @@ class Boundary:
             facts={name: getattr(done.facts, name) for name in _FACTS},  # flat, so no deep copy
             metadata=metadata if small else None,
             metadata_object=None if small else self._clean.put(path + ".json.z.b64", metadata.encode()),
+            manifest=self._manifest(project, done.manifest_json),
             vault=done.vault,
         )
+
+    def _put_manifest(self, project: str, manifest: bytes) -> Pointer:
+        # Named by its content: the instances of a series, to which the same was done, share one.
+        return self._clean.put(f"{project}/manifests/{blake3(manifest).hexdigest()}.json", manifest)
 
     def first_release_ids(self, project: str, instance: ReceivedInstance) -> tuple[str, str]:
         """Return content and pixel digest of an instance that has crossed, as release 0.1.0 made them."""

@@ -17,8 +17,8 @@ from schemas.events import CleanInstance, InstanceDeidentified, ManifestInstance
 
 _INSTANCE: Final = (
     "INSERT INTO study_instances (project, study, sop, content_key, pixel_key, patient, series, sop_class,"
-    " transfer_syntax, modality, version, conflict, object, facts, metadata)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " transfer_syntax, modality, version, conflict, object, facts, metadata, manifest)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PATIENT: Final = "INSERT INTO patient_studies (project, patient, study) VALUES (?, ?, ?)"
 _BY_UID: Final = "INSERT INTO instances_by_uid (project, sop, study) VALUES (?, ?, ?)"
@@ -48,7 +48,7 @@ def _values(event: InstanceDeidentified, instance: CleanInstance) -> tuple[Any, 
         instance.pixel_key, event.patient_id, instance.series_instance_uid, instance.sop_class_uid,
         instance.transfer_syntax_uid, str(instance.facts.get("modality") or ""), instance.version,
         instance.conflict, body(instance.object).decode(), json.dumps(instance.facts),
-        instance.metadata or _pointer_text(instance.metadata_object),
+        instance.metadata or _pointer_text(instance.metadata_object), _pointer_text(instance.manifest),
     )  # fmt: skip
 
 

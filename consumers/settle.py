@@ -146,6 +146,7 @@ def _clean_instance(one: Decided) -> CleanInstance:
         quiet_seconds=crossing.quiet_seconds,
         metadata=crossing.metadata,
         metadata_object=crossing.metadata_object,
+        manifest=crossing.manifest,
     )
 
 

@@ -176,6 +176,9 @@ class CleanInstance(Value, frozen=True, kw_only=True):
         and then `metadata_object` points at it.
     quiet_seconds : float
         How long a study of this source must be quiet before it is taken as closed.
+    manifest : Pointer or None
+        What was done to it at the boundary, as JSON: profile, and action and rule by tag. Instances to which the
+        same was done share one; events of release 0.1.0 have none.
     """
 
     sop_instance_uid: str
@@ -192,6 +195,7 @@ class CleanInstance(Value, frozen=True, kw_only=True):
     quiet_seconds: float = 15.0
     metadata: str | None = None
     metadata_object: Pointer | None = None
+    manifest: Pointer | None = None
 
 
 class InstanceDeidentified(Value, frozen=True, kw_only=True):

@@ -76,7 +76,9 @@ def test_query_goes_from_patient_to_prediction(known: Known) -> None:
 def test_query_shows_the_whole_clean_metadata(known: Known) -> None:
     """`query instance --metadata`: DICOM JSON under the pseudonym, pixels left out."""
     sop = known.prediction["inputs"][0]["sop_instance_uid"]
-    (found,) = known.house.json("query", "--json", "instance", sop, "--metadata")
+    (found,) = known.house.json("query", "--json", "instance", sop, "--metadata", "--manifest")
+    assert found["manifest"]["profile"] == "basic"
+    assert found["manifest"]["actions"]["00100010"] == "own"
     metadata = found["metadata"]
     assert metadata["00100020"]["Value"] == [known.prediction["patient_id"]]
     assert metadata["00080018"]["Value"] == [sop]
