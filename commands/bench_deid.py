@@ -6,6 +6,9 @@
 3. Size: one large multi-frame file read, de-identified and written, beside reading and writing alone.
 4. The table: each of its rows planted at the root and 1, 3 and 8 sequences deep (`benching/deid_table.py`): by
    SOP class what ours does wrong, and how many rows' values each tool leaves in the file.
+5. Canaries: identifiers of every class in every carrier, looked for in all that leaves, under each profile
+   (`benching/deid_canaries.py`).
+6. With `--images`: text drawn into real images, and whether it is found (`benching/pixel_load.py`).
 """
 
 import json
@@ -23,7 +26,7 @@ from typing import Final
 import click
 from rich.progress import Progress
 
-from commands.benching import deid_table
+from commands.benching import deid_canaries, deid_table, pixel_load
 from commands.benching.deid_load import SIDE, ct_series, enhanced
 from commands.benching.pages import Figures, console, show, write_page
 from commands.wiring import settings, told
@@ -39,6 +42,7 @@ FEW: Final = 20
 #: Frames of an enhanced object, and how many of those are measured.
 FRAMES, OBJECTS = 100, 10
 LARGE_MB: Final = 512
+CANARIES: Final = 600
 _CHILD: Final = Path(__file__).with_name("benching") / "deid_child.py"
 
 
@@ -54,8 +58,25 @@ class Run:
 @click.option("--repeats", default=5, show_default=True, help="Of each tool on the same files.")
 @click.option("--instances", default=INSTANCES, show_default=True, help="Of the CT series.")
 @click.option("--large", default=LARGE_MB, show_default=True, help="MB of the large multi-frame file.")
+@click.option(
+    "--canaries", default=CANARIES, show_default=True, help="Instances with some 560 canaries each."
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="DICOM files to draw text into: grey, not compressed, of one frame.",
+)
+@click.option("--minutes", default=5.0, show_default=True, help="For how long to look for drawn text.")
 @click.option("--write", "page", type=click.Path(path_type=Path), help="Write the tables into this folder.")
-def bench_deid(repeats: int, instances: int, large: int, page: Path | None) -> None:
+def bench_deid(
+    repeats: int,
+    instances: int,
+    large: int,
+    canaries: int,
+    images: Path | None,
+    minutes: float,
+    page: Path | None,
+) -> None:
     """Measure de-identification beside other tools: CPU a file, MB a second, rows of the table that stay."""
     with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-") as temporary:
         peers = install_peers(settings().home / "bench" / "deid-peers")
@@ -69,6 +90,8 @@ def bench_deid(repeats: int, instances: int, large: int, page: Path | None) -> N
             _large(here, large),
             deid_table.ours(basic_profile(), deid_table.admissible()),
             _left(here, peers),
+            *deid_canaries.measured(canaries),
+            *(pixel_load.measured(images, 60 * minutes) if images else ()),
         ]
     for figures in tables:
         show(figures)

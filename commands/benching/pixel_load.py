@@ -1,9 +1,11 @@
 """Text drawn into real images, to measure whether it is found: several fonts, sizes, polarities and windows.
 
 What is drawn are names, numbers and dates as devices write them; where it stands, how large and how bright it is,
-is drawn from a seed.
+comes from a seed. Lines that nobody could read are not drawn. `measured` looks for them, and for text in the images as
+they came, where it should find none (images that have text of their own are not for this).
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.errors import InvalidDicomError
+from rich.progress import Progress
 
+from commands.benching.pages import Figures, console
 from consumers.deid.picture import Picture
+from consumers.pixeltext.detector import Detector
 from consumers.pixeltext.picture import Box, Frame, stored_frames
+from consumers.pixeltext.render import renderings
+from schemas.errors import ProdromeError
 
 SIZES: Final = (8, 10, 12, 14, 18, 24, 32, 40)  # pixels of a capital letter and its descender, about
 FONTS: Final = ("outline", "bitmap", "hershey_simplex", "hershey_complex", "hershey_plain")
@@ -35,6 +43,7 @@ _FIRST: Final = ("ANNA", "Jose", "CHIDI", "Linh", "Maria", "JOHN", "Ivan", "YUKI
 #: letters that a person could read: nearly all of them this far from what is behind, in shares of the range
 _LEGIBLE: Final = 0.2
 _LEGIBLE_SHARE: Final = 0.95
+_ENOUGH: Final = 0.8  # of a line's area within the boxes: found
 #: polarity -> share of the range at which letters are drawn
 POLARITIES: Final = {"white": 1.0, "grey": 0.75, "black on white": 0.0, "black": 0.0}
 
@@ -63,7 +72,10 @@ def words(random: Random) -> str:
 def pictures(files: list[Path]) -> Iterator[tuple[str, Picture]]:
     """Yield modality and picture of those files whose pixels are native, grey and of one frame."""
     for path in files:
-        dataset = pydicom.dcmread(path)
+        try:
+            dataset = pydicom.dcmread(path)
+        except InvalidDicomError:
+            continue
         picture = picture_of(dataset)
         if picture is not None:
             yield str(dataset.Modality), picture
@@ -148,3 +160,51 @@ def _drawn(text: str, font: str, size: int) -> npt.NDArray[Any]:
     where = np.argwhere(inked)
     (top, left), (bottom, right) = where.min(0), where.max(0) + 1
     return inked[top:bottom, left:right]
+
+
+def measured(folder: Path, seconds: float) -> list[Figures]:
+    """Look for drawn text for so long, and in as many images as they came, and return what was found."""
+    random, detector = Random(0), Detector()
+    by_modality: dict[str, list[Picture]] = {}
+    for modality, picture in pictures(sorted(path for path in folder.rglob("*") if path.is_file())):
+        by_modality.setdefault(modality, []).append(picture)
+    if not by_modality:
+        raise ProdromeError(f"expected grey DICOM images of one frame, not compressed, in {folder}")
+    found: dict[tuple[str, str], list[bool]] = {}
+    touched: list[bool] = []
+    until = time.monotonic() + seconds
+    with Progress(console=console) as progress:
+        task = progress.add_task("drawn text", total=None)
+        while time.monotonic() < until:
+            modality = random.choice(sorted(by_modality))
+            base = random.choice(by_modality[modality])
+            made = planted(
+                base, random, random.choice(FONTS), random.choice(SIZES), random.choice(list(POLARITIES))
+            )
+            if made is None:
+                continue
+            hit = _covered(made, detector) >= _ENOUGH
+            for kind, value in (("modality", modality), ("font", made.font), ("pixels high", f"{made.size:02d}"),
+                                ("polarity", made.polarity), ("all", "")):  # fmt: skip
+                found.setdefault((kind, value), []).append(hit)
+            touched.append(bool(_boxes(base, detector)))
+            progress.advance(task)
+    lines = [[kind, value, f"{sum(hits)} of {len(hits)}"] for (kind, value), hits in sorted(found.items())]
+    lines.append(["images as they came in which text was found", "", f"{sum(touched)} of {len(touched)}"])
+    return [Figures("Text drawn into real images: found", ["by", "", "found"], lines)]
+
+
+def _covered(made: Planted, detector: Detector) -> float:
+    """Return how much of the line is within the boxes that would be blanked."""
+    left, top, right, bottom = made.box
+    mask = np.zeros((bottom - top, right - left), bool)
+    for x0, y0, x1, y1 in _boxes(made.picture, detector):
+        mask[max(y0 - top - 2, 0) : max(y1 - top + 2, 0), max(x0 - left - 2, 0) : max(x1 - left + 2, 0)] = (
+            True
+        )
+    return float(mask.mean())
+
+
+def _boxes(picture: Picture, detector: Detector) -> list[Box]:
+    (frame,) = stored_frames(picture)
+    return [found.box for image in renderings(frame, picture) for found in detector.find(image)]
