@@ -164,7 +164,7 @@ def _drawn(text: str, font: str, size: int) -> npt.NDArray[Any]:
 
 def measured(folder: Path, seconds: float) -> list[Figures]:
     """Look for drawn text for so long, and in as many images as they came, and return what was found."""
-    random, detector = Random(0), Detector()
+    random, detector = Random(0), Detector()  # noqa: S311
     by_modality: dict[str, list[Picture]] = {}
     for modality, picture in pictures(sorted(path for path in folder.rglob("*") if path.is_file())):
         by_modality.setdefault(modality, []).append(picture)
