@@ -14,7 +14,7 @@ Release 0.1.0 took SHA-256 for both; what it knew is recognised by it (`is_of_fi
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +24,6 @@ from consumers.deid.elements import (
     PIXEL_TAGS,
     TEXT_VRS,
     Bytes,
-    Dataset,
     Element,
     dictionary_vr,
     items_in,
@@ -60,13 +59,21 @@ class _Hash(Protocol):
 
 
 class Content(Protocol):
-    """What an element adds to the content digest behind its path: `content`, then `content_bulk` if it is long."""
+    """What an element adds to the content digest behind the path of its item.
+
+    `content`, then `content_bulk` where its value is long. What a sequence adds names the path again before each
+    item and each element: it is left out, and put in between the parts of `behind`, so that the same sequence is the
+    same wherever it stands.
+    """
 
     @property
     def content(self) -> bytes: ...
 
     @property
     def content_bulk(self) -> Bytes: ...
+
+    @property
+    def behind(self) -> Sequence[bytes]: ...
 
 
 class Part(Content, Protocol):
@@ -79,15 +86,21 @@ class Part(Content, Protocol):
     def element(self) -> Element: ...
 
 
-def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tuple[bytes, Bytes]:
-    """Return what an element adds to the digest behind its path; the second is its value where that is long.
+class Parts(NamedTuple):
+    """A `Content` and nothing else."""
+
+    content: bytes = b""
+    content_bulk: Bytes = b""
+    behind: tuple[bytes, ...] = ()
+
+
+def content_parts(element: Element, *, big: bool, root: bool) -> Parts:
+    """Return what an element adds to the digest.
 
     Parameters
     ----------
     element : Element
         As received.
-    path : bytes
-        Where it stands; counts only where there are items inside.
     big : bool
         Its value is in big endian.
     root : bool
@@ -95,31 +108,41 @@ def content_parts(element: Element, path: bytes, *, big: bool, root: bool) -> tu
     """
     tag = element.tag
     if tag & 0xFFFF == 0 or tag == _PADDING_TAG or (root and tag in PIXEL_TAGS):
-        return b"", b""
+        return Parts()
     items = element.items
     if items is None and dictionary_vr(tag) in ("UN", "SQ"):
         items = items_in(element.value)
     if items is not None:
-        return sequence_content(tag, list(_hidden(items, tag, path))), b""
+        # Bytes inside UN are little endian whatever the syntax.
+        inner = [[content_parts(each, big=False, root=False) for each in item] for item in items]
+        return sequence_content(tag, inner)
     if element.fragments is not None:
         value: Bytes = b"".join(element.fragments[1:])
     else:
         value = _without_pad(tag, little_endian(element, big=big) if big else element.value)
     head = pack_path(tag, 0) + _PACK_LENGTH(len(value))
-    return (head, value) if len(value) > _LONG else (head + value, b"")
+    return Parts(head, value) if len(value) > _LONG else Parts(head + value)
 
 
-def sequence_content(tag: int, items: Sequence[tuple[bytes, Iterable[Content]]]) -> bytes:
-    """Return what a sequence adds behind its path: `items` are the path and the elements of each."""
+def sequence_content(tag: int, items: Sequence[Iterable[Content]]) -> Parts:
+    """Return what a sequence adds: its number of items, and each item's elements behind their path."""
     if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
-        return b""
-    parts: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
-    for here, item in items:
-        parts.append(here)
+        return Parts()
+    parts: list[bytes] = []
+    this: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
+    for number, item in enumerate(items, 1):
+        here = pack_path(tag, number)
+        parts.append(b"".join(this))
+        this = [here]
         for one in item:
-            if one.content:
-                parts += (here, one.content, one.content_bulk)
-    return b"".join(parts)
+            if not one.content:
+                continue
+            parts.append(b"".join(this))
+            this = [here, one.content, one.content_bulk]
+            for part in one.behind:
+                parts.append(b"".join(this))
+                this = [here, part]
+    return Parts(parts[0] if parts else b"".join(this), b"", (*parts[1:], b"".join(this)) if parts else ())
 
 
 def content_id(found: Iterable[Content], *, first_release: bool = False) -> str:
@@ -131,6 +154,7 @@ def content_id(found: Iterable[Content], *, first_release: bool = False) -> str:
             digest.update(b"".join(parts))
             digest.update(one.content_bulk)
             parts = []
+        parts += one.behind
     digest.update(b"".join(parts))
     return _named(digest.hexdigest(), first_release)
 
@@ -162,18 +186,6 @@ def _pixel_parts(element: Element, *, big: bool) -> tuple[Bytes, ...]:
     if element.fragments is not None:
         return element.fragments[1:]
     return (little_endian(element, big=big),)
-
-
-class _Inner(NamedTuple):
-    content: bytes
-    content_bulk: Bytes
-
-
-def _hidden(items: Sequence[Dataset], tag: int, path: bytes) -> Iterator[tuple[bytes, list[_Inner]]]:
-    # Bytes inside UN are little endian whatever the syntax.
-    for number, item in enumerate(items, 1):
-        here = path + pack_path(tag, number)
-        yield here, [_Inner(*content_parts(element, here, big=False, root=False)) for element in item]
 
 
 def _without_pad(tag: int, value: Bytes) -> Bytes:

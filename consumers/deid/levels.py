@@ -52,6 +52,7 @@ from consumers.deid.vault import is_kept, kept_member
 from consumers.deid.writer import element_bytes, item_header, sequence_header
 
 MEMO_BYTES: Final = 512  # an element; longer ones seldom come twice
+MEMO_SEQUENCE: Final = 8192  # a sequence; longer ones are walked each time
 MEMO_TOTAL: Final = 16 << 20  # of one SOP class, project and syntax; some 10,000 elements
 _ELEMENT_COST: Final = 1200  # bytes of one remembered element beside its own, about
 _LEVEL_COST: Final = 10_000  # of a level, or of a run
@@ -74,7 +75,7 @@ class Cleaned(NamedTuple):
     """One element after its judgement.
 
     `written` is the clean element as encoded, empty where it is removed, with the value in `bulk` where it is
-    long; `content` is what it adds to the content digest behind its path, likewise with `content_bulk`. `json`
+    long; `content`, `content_bulk` and `behind` are what it adds to the content digest (`digest.Content`). `json`
     is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
     `names` what it looks for. `received` is the text as received, `vault` its member of DICOM JSON where the
     way back needs it. `did` is the member of the manifest, empty where nothing was done. A `personal` one is
@@ -96,7 +97,18 @@ class Cleaned(NamedTuple):
     vault: Mapping[str, dict[str, Any]] = _NOTHING
     did: bytes = b""
     personal: bool = False
+    behind: tuple[bytes, ...] = ()
     members: Mapping[int, "Cleaned"] = _NOTHING
+
+
+class Met(NamedTuple):
+    """A nested sequence as it stood last where this tag, VR and length stand: its bytes, what becomes of it, how many
+    elements are in it, and how deep it goes."""
+
+    raw: bytes
+    one: Cleaned
+    elements: int
+    deep: int
 
 
 class Level:
@@ -122,17 +134,15 @@ class Level:
         self.turning: dict[bytes, Cleaned] = {}
         self.last: dict[bytes, Cleaned] = {}
         self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
+        self.met: dict[bytes, Met] = {}
         self._after: dict[tuple[int, bytes], Level] = {}
         self._sequences: dict[int, tuple[Action, Level, Level]] = {}
 
-    def judge(self, element: Element, path: bytes = b"", days: int | None = None) -> Cleaned:
-        """Return what becomes of an element that has a value.
-
-        `path` is where it stands, for hidden items; by `days` its patient's dates are moved.
-        """
+    def judge(self, element: Element, days: int | None = None) -> Cleaned:
+        """Return what becomes of an element that has a value; by `days` its patient's dates are moved."""
         tag, encodings, big = element.tag, self._encodings, self.form.big
         root = self._place == "root"
-        content, content_bulk = content_parts(element, path, big=big, root=root)
+        content, content_bulk, behind = content_parts(element, big=big, root=root)
         names = _NO_NAMES if tag in self._task.open_uids else residual.names_in(element, encodings)
         received = _text(element, encodings) if root else ""
         vault = kept_member(element, encodings, big=big) if root and is_kept(tag) else _NOTHING
@@ -147,7 +157,9 @@ class Level:
                 written, bulk = b"".join((written, bulk)), b""
         return Cleaned(
             tag, element, written, bulk, content, content_bulk, member, traces, text, names, received, vault,
-            did, personal,
+            did,
+            personal,
+            behind,
         )  # fmt: skip
 
     def remember(self, raw: bytes, one: Cleaned, *, short: bool = False) -> Cleaned:
@@ -164,6 +176,12 @@ class Level:
         if short and memo is self.memo:
             self.sizes[raw[:8]] = len(raw)
         return one
+
+    def meet(self, form: bytes, met: Met) -> None:
+        """Remember a nested sequence in the place of the one before: those of the next frame are often the same."""
+        if not met.one.personal and (form in self.met or self._task.held <= MEMO_TOTAL):
+            self._task.held += 0 if form in self.met else 4 * MEMO_SEQUENCE
+            self.met[form] = met
 
     def note(self, form: bytes, one: Cleaned) -> None:
         """Note what stood last where this tag, VR and length stand; to see in the next instance if it is steady."""
@@ -182,7 +200,7 @@ class Level:
                 run[0].tag,
                 run[0].element,
                 written=b"".join(one.written for one in run),
-                content=b"".join(one.content for one in run),
+                content=b"".join(part for one in run for part in (one.content, *one.behind)),
                 json=b",".join([one.json for one in run if one.json]),
                 traces={word: where for one in run for word, where in one.traces.items()},
                 text="\n".join(one.text for one in run if one.text),
@@ -230,22 +248,22 @@ class Level:
         """Return how the first item of a sequence is cleaned, and how the others."""
         return self._sequence(tag)[1:]
 
-    def join(
-        self, tag: int, items: list[tuple[bytes, list[Cleaned]]], raw: Bytes, *, closed: bool
-    ) -> Cleaned:
-        """Return what becomes of a sequence whose items (each behind its path) are cleaned; `raw` are its bytes."""
+    def join(self, tag: int, items: list[list[Cleaned]], raw: Bytes, *, closed: bool) -> Cleaned:
+        """Return what becomes of a sequence whose items are cleaned; `raw` are its bytes."""
         action, first, _ = self._sequence(tag)
+        content = sequence_content(tag, items)
         cleaned = Cleaned(
             tag,
             Element(tag, "SQ", items=()),
-            content=sequence_content(tag, items),
-            names=frozenset().union(*(one.names for _, item in items for one in item)),
+            content=content.content,
+            behind=content.behind,
+            names=frozenset().union(*(one.names for item in items for one in item)),
             vault=self._vault_sequence(tag, raw, closed=closed),
             did=self._did(tag, "K" if action == "C" else action),
         )
         if action == "X":
             return cleaned
-        written = [] if action == "Z" else [item for _, item in items]
+        written = [] if action == "Z" else items
         if first._place == "hollow":
             written = written[:1]
         elif self._task.structured:

@@ -5,8 +5,8 @@
 2. The first eight bytes of an element (tag, VR, length) say how long it is: `Level.sizes` knows the forms
    that were met before, so that no header is taken apart twice; and its bytes say what becomes of it:
    `Level.memo` knows the elements that were judged before.
-3. What is new is read within bounds and judged (`Level.judge`); sequences are walked item by item, each
-   element with the path that the content digest needs.
+3. What is new is read within bounds and judged (`Level.judge`); sequences are walked item by item. Within them a
+   short sequence that stood there before, in the frame before for instance, is one step too (`Level.met`).
 
 Depth, elements, declared lengths and delimiters are checked on the way; what does not fit is a
 `Quarantine`. Recursion is bounded by `MAX_DEPTH`. Nothing is decided here about what an element may keep.
@@ -14,7 +14,6 @@ Depth, elements, declared lengths and delimiters are checked on the way; what do
 
 from typing import Final
 
-from consumers.deid.digest import pack_path
 from consumers.deid.elements import (
     ITEM,
     ITEM_END,
@@ -28,11 +27,10 @@ from consumers.deid.elements import (
     Element,
     dictionary_vr,
 )
-from consumers.deid.levels import MEMO_BYTES, Cleaned, Level
+from consumers.deid.levels import MEMO_BYTES, MEMO_SEQUENCE, Cleaned, Level, Met
 from schemas.errors import Quarantine
 
 MIN_RUN: Final = 3  # elements; shorter runs cost what they save
-MEMO_SEQUENCE: Final = 8192  # bytes; longer sequences are walked each time
 _NO_RUN: Final = (b"", None)
 #: an element that is as it was in the instance before: from, to, how it is read, what it is
 _Steady = tuple[int, int, Level, Cleaned]
@@ -72,6 +70,7 @@ class _Walk:
         self.days = days
         self.view = memoryview(data)
         self.left = MAX_ELEMENTS
+        self.deepest = 0
 
     def root(self, level: Level) -> list[Cleaned]:
         """Clean the elements of the root, known runs in one step, and learn more runs."""
@@ -107,7 +106,7 @@ class _Walk:
         if end - pos < 8:
             raise Quarantine("truncated", f"{end - pos} bytes where an element was expected")
         group, number, length = level.form.tag_length(self.data, pos)
-        one, stop = self.element(group << 16 | number, length, pos, end, level, b"", 0)
+        one, stop = self.element(group << 16 | number, length, pos, end, level, 0)
         if one.element.items is not None and stop - pos <= MEMO_SEQUENCE:
             one = level.remember(self.data[pos:stop], one)
         return one, stop
@@ -129,18 +128,22 @@ class _Walk:
             level.keep_run(self.data[run[0][0] : run[-1][1]], [one for _, _, _, one in run])
 
     def elements(
-        self, pos: int, end: int, level: Level, path: bytes, depth: int, *, closed: bool
+        self, pos: int, end: int, level: Level, depth: int, *, closed: bool
     ) -> tuple[list[Cleaned], int]:
         """Clean the elements up to `end`, or up to an item delimiter where the item is `closed` by one."""
         if depth > MAX_DEPTH:
             raise Quarantine("over_limit", f"nested deeper than {MAX_DEPTH}")
+        self.deepest = max(self.deepest, depth)
         data, sizes, memo = self.data, level.sizes, level.memo
         found: list[Cleaned] = []
         while pos < end:
             if len(found) > MAX_IN_ITEM:
                 raise Quarantine("over_limit", f"more than {MAX_IN_ITEM} elements in one item")
-            stop = pos + sizes.get(data[pos : pos + 8], _FAR)
+            form = data[pos : pos + 8]
+            stop = pos + sizes.get(form, _FAR)
             one = memo.get(data[pos:stop]) if stop <= end else None
+            if one is None and form in level.met:
+                one, stop = self.again(level.met[form], pos, end, depth)
             if one is None:
                 if end - pos < 8:
                     raise Quarantine("truncated", f"{end - pos} bytes where an element was expected")
@@ -149,7 +152,7 @@ class _Walk:
                 if tag == ITEM_END and closed:
                     closed, pos = False, pos + 8
                     break
-                one, stop = self.element(tag, length, pos, end, level, path, depth)
+                one, stop = self.nested(form, tag, length, pos, end, level, depth)
                 level = level.after(one)
                 sizes, memo = level.sizes, level.memo
             found.append(one)
@@ -161,8 +164,27 @@ class _Walk:
             raise Quarantine("over_limit", f"more than {MAX_ELEMENTS} elements")
         return found, pos
 
+    def again(self, met: Met, pos: int, end: int, depth: int) -> tuple[Cleaned | None, int]:
+        """Return a nested sequence that was met before, if this is the same one."""
+        stop = pos + len(met.raw)
+        if stop > end or depth + met.deep > MAX_DEPTH or not self.data.startswith(met.raw, pos):
+            return None, pos
+        self.left -= met.elements
+        return met.one, stop
+
+    def nested(
+        self, form: bytes, tag: int, length: int, pos: int, end: int, level: Level, depth: int
+    ) -> tuple[Cleaned, int]:
+        """Clean an element of an item, and remember it where it is a short sequence."""
+        left, deepest, self.deepest = self.left, self.deepest, depth
+        one, stop = self.element(tag, length, pos, end, level, depth)
+        if one.element.items is not None and stop - pos <= MEMO_SEQUENCE:
+            level.meet(form, Met(self.data[pos:stop], one, left - self.left, self.deepest - depth))
+        self.deepest = max(deepest, self.deepest)
+        return one, stop
+
     def element(
-        self, tag: int, length: int, pos: int, end: int, level: Level, path: bytes, depth: int
+        self, tag: int, length: int, pos: int, end: int, level: Level, depth: int
     ) -> tuple[Cleaned, int]:
         """Clean one element whose tag (and 32 bits behind it) have been read."""
         if tag >> 16 in (0, 0xFFFE):
@@ -170,24 +192,24 @@ class _Walk:
         vr, length, start = level.form.header(self.data, tag, length, pos, end)
         explicit_little = level.form.explicit and not level.form.big
         if length == UNDEFINED:
-            return self.undefined(tag, vr, start, end, level, path, depth)
+            return self.undefined(tag, vr, start, end, level, depth)
         if length > end - start:
             raise Quarantine("truncated", f"{length} bytes declared, {end - start} present")
         stop = start + length
         if vr == "SQ":
-            return self.sequence(tag, start, stop, level, path, depth, closed=False)
+            return self.sequence(tag, start, stop, level, depth, closed=False)
         # In big endian the values inside UN stay little endian (PS3.5 6.2.2): opaque, and later removed.
         if vr == "UN" and explicit_little and dictionary_vr(tag) == "SQ" and length >= 8:
             try:
-                return self.sequence(tag, start, stop, level.implicit(), path, depth, closed=False)
+                return self.sequence(tag, start, stop, level.implicit(), depth, closed=False)
             except Quarantine:
                 pass  # no items: a value like any other
-        return self.leaf(tag, vr, pos, start, stop, level, path), stop
+        return self.leaf(tag, vr, pos, start, stop, level), stop
 
-    def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level, path: bytes) -> Cleaned:
+    def leaf(self, tag: int, vr: str, pos: int, start: int, stop: int, level: Level) -> Cleaned:
         """Clean an element that has a value."""
         if stop - pos > MEMO_BYTES or self.data.startswith(ITEM_START, start, stop):
-            return level.judge(Element(tag, vr, self.view[start:stop]), path, self.days)
+            return level.judge(Element(tag, vr, self.view[start:stop]), self.days)
         raw = self.data[pos:stop]
         one = level.memo.get(raw) or level.turning.get(raw)
         if one is None:
@@ -196,7 +218,7 @@ class _Walk:
         return one
 
     def undefined(
-        self, tag: int, vr: str, pos: int, end: int, level: Level, path: bytes, depth: int
+        self, tag: int, vr: str, pos: int, end: int, level: Level, depth: int
     ) -> tuple[Cleaned, int]:
         """Clean an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
@@ -206,15 +228,15 @@ class _Walk:
             raise Quarantine("unreadable_dataset", f"undefined length with VR {vr}")
         explicit_little = level.form.explicit and not level.form.big
         inside = level.implicit() if vr == "UN" and explicit_little else level
-        return self.sequence(tag, pos, end, inside, path, depth, closed=True)
+        return self.sequence(tag, pos, end, inside, depth, closed=True)
 
     def sequence(
-        self, tag: int, pos: int, end: int, level: Level, path: bytes, depth: int, *, closed: bool
+        self, tag: int, pos: int, end: int, level: Level, depth: int, *, closed: bool
     ) -> tuple[Cleaned, int]:
         """Clean the items up to `end`, or up to the sequence delimiter where the sequence is `closed` by one."""
         inside, rest = level.inside(tag)
         start, undefined = pos, closed
-        items: list[tuple[bytes, list[Cleaned]]] = []
+        items: list[list[Cleaned]] = []
         while pos < end:
             mark, length = level.form.item_header(self.data, pos, end)
             pos += 8
@@ -226,9 +248,8 @@ class _Walk:
             stop = end if length == UNDEFINED else pos + length
             if stop > end:
                 raise Quarantine("truncated", f"an item of {length} bytes declared, {end - pos} present")
-            here = path + pack_path(tag, len(items) + 1)
-            item, pos = self.elements(pos, stop, inside, here, depth + 1, closed=length == UNDEFINED)
-            items.append((here, item))
+            item, pos = self.elements(pos, stop, inside, depth + 1, closed=length == UNDEFINED)
+            items.append(item)
             inside = rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
