@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import pydicom
 import pytest
-from planting import CT, KEYS, base, nested, run, text
+from planting import CT, KEYS, base, everything, nested, run, text
 from pydicom.sr.codedict import codes
 
 from consumers.deid.elements import Dataset, Element, dictionary_vr
@@ -307,3 +308,35 @@ def test_the_manifest_says_what_was_done(tmp_path: Path) -> None:
     assert not any(word in done.manifest_json for word in (b"Clinic", b"secret", b"Doe", b"2024"))
     assert dictionary_vr(0x00280010) == "US"
     assert "00280010" not in actions
+
+
+def test_no_way_back_to_the_offset() -> None:
+    """Of a patient whose dates are moved nothing that leaves holds a true date, the offset, or what it is drawn from.
+
+    One true date beside a moved one gives the offset away, so it is tried with every date the dataset has: in listed
+    and unlisted attributes, nested, in text, in UIDs, in private elements.
+    """
+    days = [f"2024{month:02d}{day:02d}" for month in range(1, 13) for day in (3, 9, 17, 24, 28)]
+    dates = iter(days)
+    listed = [
+        t for t in sorted(load_profile("research").rows) if dictionary_vr(t) == "DA" and t >> 16 < 0x0040
+    ]
+    elements = [text(tag, next(dates)) for tag in listed if tag not in (0x00100030,)][:40]
+    words = [text(0x00081030, f"CHEST {next(dates)}"), text(0x00204000, f"seen {next(dates)} by phone")]
+    private = (Element(0x00190010, "LO", b"ACME"), Element(0x00191001, "DA", next(dates).encode()))
+    uid = text(0x00200052, f"1.2.3.{next(dates)}.7")
+    done = run(
+        base(CT, *elements, *words, *private, uid, nested(text(0x00080022, next(dates)))),
+        load_profile("research"),
+    )
+    assert done.vault.date_offset == DAYS
+    said = everything(done) + done.manifest_json
+    true = set(days) - set(dates)
+    assert len(true) > 35
+    assert [day for day in true if re.search(rb"(?<!\d)" + day.encode(), said)] == []
+    assert str(DAYS).encode() not in done.metadata_json + done.manifest_json
+    assert str(-DAYS).encode() not in done.manifest_json
+    moved = {
+        str(v) for entry in done.metadata.values() for v in entry.get("Value", []) if entry["vr"] == "DA"
+    }
+    assert len(moved) > 30
