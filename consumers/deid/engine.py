@@ -27,7 +27,7 @@ import msgspec
 
 from consumers.deid.derived import derived_words
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import PIXEL_DATA, Dataset, Element, inflate, read_dataset
+from consumers.deid.elements import PIXEL_DATA, PIXEL_TAGS, Bytes, Dataset, Element, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
 from consumers.deid.header import Header, check_uids
@@ -55,7 +55,7 @@ from consumers.deid.pseudonyms import (
     own_elements,
     patient_pseudonym,
 )
-from consumers.deid.residual import check_residual
+from consumers.deid.residual import check_output, check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
 from consumers.deid.triage import CLEANABLE, triage
 from consumers.deid.vault import character_set, patient_module, request_attributes, study_module
@@ -166,10 +166,15 @@ def _deidentify(
     pixels = _pixels(header, context, profile, syntax, names, cleaner)
 
     check_residual(header.found, names)
+    check_output((part for one in header.found for part in _searchable(one)), names)
     vault = _vault_entry(header, context, profile, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
     clean = _with_own(header, patient, profile, syntax, pixels)
     return _assembled(clean, header, pixels.syntax or syntax, patient, vault, profile, keys)
+
+
+def _searchable(one: Cleaned) -> tuple[Bytes, ...]:
+    return (one.written, one.bulk) if one.bulk and one.tag not in PIXEL_TAGS else (one.written,)
 
 
 class _Pixels(NamedTuple):

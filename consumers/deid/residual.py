@@ -6,17 +6,22 @@
    dataset, in its small binary values and in the comment segments of its codestreams. Shorter identifiers
    count only as a whole value. UIDs count only whole.
 
+3. The bytes that would be written, pixels left out, are searched once more without regard to elements: for the
+   UIDs as they were, and for tokens in wide characters and in base64, in lower, upper and title case.
+
 Coded strings (CS) are not searched, and numbers only for letters: they come from the device's closed lists, and a patient
 called AXIAL is more likely than a leak in them. For the same reason a patient called Philips is not looked
 for by letters in what names the maker. Words that name nobody (`NOBODY`) are no tokens.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final, Protocol
 
 from consumers.deid.codestream import comments
-from consumers.deid.elements import Element
+from consumers.deid.elements import Bytes, Element
 from consumers.deid.jsonmodel import text_of
 from consumers.deid.pseudonyms import PLACEHOLDERS
 from consumers.deid.uids import WELL_KNOWN
@@ -66,6 +71,8 @@ _NUMBERS: Final = frozenset({"AS", "DS", "IS", "TM"})
 _DATES: Final = frozenset({"DA", "DT"})
 _BINARY: Final = frozenset({"OB", "UN"})
 _BINARY_LIMIT: Final = 1 << 20
+_LONG_ENOUGH: Final = 5  # letters behind the kind: shorter ones stand in base64 by chance
+_LONG_UID: Final = 12
 _TOKEN: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 _LETTERS: Final = re.compile(r"[^\W\d_]{4,}")
 _SEPARATORS: Final = re.compile(r"[\^=\\]")
@@ -132,6 +139,45 @@ def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
         each = (member for one in clean for member in (one.members.values() or (one,)))
         hit = next(one.element for one in each if any(uid in one.text for uid in uids))
         raise _found((hit.tag, hit.vr))
+
+
+def check_output(parts: Iterable[Bytes], names: frozenset[str]) -> None:
+    """Raise `Quarantine` if an identifier stands in the bytes that would be written, in a form no text would show.
+
+    Parameters
+    ----------
+    parts : iterable of bytes
+        What would be written, without pixels.
+    names : frozenset of str
+        As for `check_residual`.
+    """
+    data = b"".join(parts)
+    if any(uid in data for uid in _raw_uids(names)):
+        raise Quarantine("residual_identifier", "a UID as it was, in the bytes of the clean dataset")
+    words = frozenset(name for name in names if name[0] != _UID)
+    if any(form in data for form in _disguised(words)):
+        raise Quarantine(
+            "residual_identifier", "in wide characters or base64, in the bytes of the clean dataset"
+        )
+
+
+@lru_cache(maxsize=256)  # the instances of a study have the same
+def _disguised(words: frozenset[str]) -> tuple[bytes, ...]:
+    tokens = {word[1:] for word in words if len(word) > _LONG_ENOUGH}
+    cases = {form for token in tokens for form in (token, token.upper(), token.title())}
+    wide = {case.encode(code) for case in cases for code in ("utf-16-le", "utf-16-be")}
+    return tuple(wide | {form for case in cases for form in _base64(case.encode())})
+
+
+def _base64(value: bytes) -> Iterator[bytes]:
+    # What stands before it moves it by 0 to 2 bytes; the letters at both ends depend on the neighbours.
+    for phase in range(3):
+        whole = base64.b64encode(bytes(phase) + value)
+        yield whole[-(-8 * phase // 6) : 8 * (phase + len(value)) // 6]
+
+
+def _raw_uids(names: frozenset[str]) -> list[bytes]:
+    return [name[1:].encode() for name in names if name[0] == _UID and len(name) > _LONG_UID]
 
 
 def _found(where: Where) -> Quarantine:

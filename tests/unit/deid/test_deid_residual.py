@@ -1,5 +1,8 @@
 """The residual search: it finds identifiers that the rules do not reach, and leaves good data alone."""
 
+import base64
+from collections.abc import Callable
+
 import pytest
 from planting import CT, SOP, base, nested, text, verdict
 
@@ -90,3 +93,17 @@ def test_comments_of_codestreams_are_searched(profile: Profile) -> None:
         assert list(comments([stream])) == [b"Mustermann E.."]
         assert _found(profile, name, pixels, syntax="1.2.840.10008.1.2.4.50")
         assert not _found(profile, pixels, syntax="1.2.840.10008.1.2.4.50")
+
+
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+@pytest.mark.parametrize("shift", ["", "a", "ab"])
+def test_a_name_in_disguise_stops_the_instance(
+    profile: Profile, case: Callable[[str], str], shift: str
+) -> None:
+    """In base64 at each phase, and in wide characters, in what the table keeps, short or long."""
+    name = text(0x00100010, "Mustermann^Erika")
+    hidden = base64.b64encode((shift + case("mustermann")).encode()).decode()
+    assert "in wide characters or base64" in verdict(base(CT, name, text(FREE_TEXT, hidden)), profile)
+    wide = Element(0x00282000, "OB", bytes(700) + case("mustermann").encode("utf-16-be"))  # ICCProfile
+    assert verdict(base(CT, name, wide), profile).startswith("residual_identifier")
+    assert verdict(base(CT, name, text(FREE_TEXT, base64.b64encode(b"body coil").decode())), profile) == ""
