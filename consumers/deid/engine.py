@@ -4,8 +4,7 @@
    (`levels`, `rules`, `cleaning`); what is cut, too deep or too big goes no further. By which table, and by how
    many days dates move, is said by the command and by the instance before; where the dataset says otherwise, it
    is walked again.
-2. Check UIDs (`header`), judge burned-in text (`triage`), check the pixels' length and spare bits (`pixels`). What
-   is likely to carry text is cleaned where the profile asks for it and somebody can (`picture`).
+2. Check UIDs (`header`); let it pass as it is, or with its pixels cleaned, or not (`admission`).
 3. Search the result for what identified the patient (`residual`).
 4. Put in pseudonyms and method (`pseudonyms`), digest content and pixels (`digest`).
 5. Write the clean file, its metadata and facts, and the vault's entry.
@@ -21,30 +20,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from consumers.deid.admission import Pixels, admit
+from consumers.deid.cleaned import Cleaned, own
 from consumers.deid.derived import derived_words
 from consumers.deid.digest import content_id, pixel_id
-from consumers.deid.elements import PIXEL_DATA, PIXEL_TAGS, Bytes, Dataset, Element, inflate, read_dataset
+from consumers.deid.elements import PIXEL_TAGS, Bytes, Dataset, inflate, read_dataset
 from consumers.deid.facts import TAGS as FACT_TAGS
 from consumers.deid.facts import facts_of
-from consumers.deid.header import Header, check_uids
+from consumers.deid.header import SOP_CLASS_UID, Header, check_uids
 from consumers.deid.jsonmodel import object_of
 from consumers.deid.keys import ProjectKeys
-from consumers.deid.levels import Cleaned, own, root_level
+from consumers.deid.levels import root_level
 from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
-from consumers.deid.picture import (
-    OFFSETS,
-    PixelCleaner,
-    picture_of,
-    pixel_elements,
-    syntax_behind,
-)
-from consumers.deid.pixels import check_pixels
+from consumers.deid.picture import PixelCleaner
 from consumers.deid.profile import Profile
 from consumers.deid.profiles import basic_profile, load_profile
 from consumers.deid.pseudonyms import (
@@ -57,7 +51,6 @@ from consumers.deid.pseudonyms import (
 )
 from consumers.deid.residual import check_output, check_residual
 from consumers.deid.syntaxes import Syntax, syntax_of
-from consumers.deid.triage import CLEANABLE, triage
 from consumers.deid.vault import character_set, patient_module, request_attributes, study_module
 from consumers.deid.walk import walk
 from consumers.deid.writer import deflated
@@ -69,8 +62,6 @@ __all__ = [
     "split_part10",
 ]  # fmt: skip
 
-SOP_CLASS_UID = 0x00080016
-BURNED_IN_ANNOTATION = 0x00280301
 _BY_TAG = attrgetter("tag")
 _TIMES = (0x0008002A, 0x00080022, 0x00080032, 0x00080023, 0x00080033, 0x00080021, 0x00080031)
 
@@ -163,7 +154,7 @@ def _deidentify(
     header = _cleaned(data, context, syntax, profile, keys)
     check_uids(header, context)
     names = frozenset[str]().union(*[one.names for one in header.found])
-    pixels = _pixels(header, context, profile, syntax, names, cleaner)
+    pixels = admit(header, context, profile, syntax, names, cleaner)
 
     check_residual(header.found, names)
     check_output((part for one in header.found for part in _searchable(one)), names)
@@ -175,53 +166,6 @@ def _deidentify(
 
 def _searchable(one: Cleaned) -> tuple[Bytes, ...]:
     return (one.written, one.bulk) if one.bulk and one.tag not in PIXEL_TAGS else (one.written,)
-
-
-class _Pixels(NamedTuple):
-    """What cleaning the pixels put in the place of what was received: nothing, where they were not cleaned."""
-
-    own: tuple[Cleaned, ...] = ()
-    gone: frozenset[int] = frozenset()
-    syntax: Syntax | None = None
-
-    @property
-    def cleaned(self) -> bool:
-        return self.syntax is not None
-
-
-def _pixels(
-    header: Header,
-    context: IntakeContext,
-    profile: Profile,
-    syntax: Syntax,
-    names: frozenset[str],
-    cleaner: PixelCleaner | None,
-) -> _Pixels:
-    """Let an instance pass as it is, clean its pixels, or raise why neither is possible."""
-    signs = header.signs()
-    try:
-        triage(
-            header.text(SOP_CLASS_UID),
-            signs,
-            admit_burned_in=context.admit_burned_in,
-            admitted=context.admitted,
-        )
-    except Quarantine as doubt:
-        able = cleaner is not None and "clean_pixel_data" in profile.options
-        if cleaner is None or not able or doubt.reason not in CLEANABLE or signs.overlay_in_pixels:
-            raise
-        check_pixels(header, syntax.uid, context.admitted)
-    else:
-        check_pixels(header, syntax.uid, context.admitted)
-        return _Pixels()
-    picture = picture_of(header, syntax, names)
-    cleaned = cleaner(picture)
-    behind = syntax_of(syntax_behind(picture, cleaned))
-    elements = (*pixel_elements(picture, cleaned, behind), Element(BURNED_IN_ANNOTATION, "CS", b"NO"))
-    did = f"C {cleaned.boxes} boxes in {cleaned.frames} frames"
-    own_elements = tuple(own(e, behind, did if e.tag == PIXEL_DATA else "own") for e in elements)
-    gone = frozenset(e.tag for e in elements) | (OFFSETS if behind is not syntax else frozenset())
-    return _Pixels(own_elements, gone, behind)
 
 
 def _cleaned(
@@ -246,7 +190,7 @@ def _date_offset(header: Header, context: IntakeContext, profile: Profile, keys:
 
 
 def _with_own(
-    header: Header, patient: str, profile: Profile, syntax: Syntax, pixels: _Pixels
+    header: Header, patient: str, profile: Profile, syntax: Syntax, pixels: Pixels
 ) -> list[Cleaned]:
     """Return what is written, in tag order, with pseudonym, method and cleaned pixels put in."""
     said = (header.by_tag.get(tag) for tag in HISTORY)

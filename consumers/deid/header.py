@@ -7,16 +7,17 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from consumers.deid.cleaned import Cleaned
 from consumers.deid.digest import little_endian
 from consumers.deid.elements import Element
 from consumers.deid.jsonmodel import plain_text
-from consumers.deid.levels import Cleaned
 from consumers.deid.model import IntakeContext
 from consumers.deid.triage import Signs
 from schemas.errors import Quarantine
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_UID: Final = 64
+SOP_CLASS_UID: Final = 0x00080016
 _MEDIA_END: Final = 0x00050000  # behind group 0004, which is of media directories
 
 

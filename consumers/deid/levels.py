@@ -12,12 +12,12 @@ of the whole dataset, in `engine`.
 """
 
 from bisect import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from consumers.deid import residual
+from consumers.deid.cleaned import NOTHING, Cleaned
 from consumers.deid.cleaning import Manner, clean_value
 from consumers.deid.digest import content_parts, sequence_content
 from consumers.deid.elements import (
@@ -66,39 +66,8 @@ _ALONE_TAGS: Final = frozenset(_ALONE)
 
 _NO_NAMES: Final[frozenset[str]] = frozenset()
 _NO_TAGS: Final[frozenset[int]] = frozenset()
-_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 Place = Literal["root", "nested", "hollow", "dropped"]
-
-
-class Cleaned(NamedTuple):
-    """One element after its judgement.
-
-    `written` is the clean element as encoded, empty where it is removed, with the value in `bulk` where it is
-    long; `content`, `content_bulk` and `behind` are what it adds to the content digest (`digest.Content`). `json`
-    is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
-    `names` what it looks for. `received` is the text as received, `vault` its member of DICOM JSON where the
-    way back needs it. `did` is the member of the manifest, empty where nothing was done. A `personal` one is
-    other for another patient. A run of elements that were met before is one `Cleaned`, which has them in
-    `members` by tag.
-    """
-
-    tag: int
-    element: Element
-    written: bytes = b""
-    bulk: Bytes = b""
-    content: bytes = b""
-    content_bulk: Bytes = b""
-    json: bytes = b""
-    traces: Mapping[str, residual.Where] = _NOTHING
-    text: str = ""
-    names: frozenset[str] = frozenset()
-    received: str = ""
-    vault: Mapping[str, dict[str, Any]] = _NOTHING
-    did: bytes = b""
-    personal: bool = False
-    behind: tuple[bytes, ...] = ()
-    members: Mapping[int, "Cleaned"] = _NOTHING
 
 
 class Met(NamedTuple):
@@ -145,9 +114,9 @@ class Level:
         content, content_bulk, behind = content_parts(element, big=big, root=root)
         names = _NO_NAMES if tag in self._task.open_uids else residual.names_in(element, encodings)
         received = _text(element, encodings) if root else ""
-        vault = kept_member(element, encodings, big=big) if root and is_kept(tag) else _NOTHING
+        vault = kept_member(element, encodings, big=big) if root and is_kept(tag) else NOTHING
         clean, did, personal = self._judged(element, days)
-        written, member, traces, text = b"", b"", _NOTHING, ""
+        written, member, traces, text = b"", b"", NOTHING, ""
         bulk: Bytes = b""
         if clean is not None:
             traces, text = residual.traces_of(clean, encodings)
@@ -419,19 +388,6 @@ def forget() -> None:
 @lru_cache(maxsize=8)  # each may hold MEMO_TOTAL
 def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
     return _Task(actions, keys, syntax)
-
-
-def own(element: Element, syntax: Syntax, did: str = "own") -> Cleaned:
-    """Return an element of our own making, as it is written and said; `did` is what the manifest says of it."""
-    entry = entry_of(element, big=syntax.big, encodings=DEFAULT_ENCODINGS)
-    member = b"" if entry is None else member_of(element.tag, entry)
-    return Cleaned(
-        element.tag,
-        element,
-        written=b"".join(element_bytes(element, syntax)),
-        json=member,
-        did=b'"%08X":"%b"' % (element.tag, did.encode()),
-    )
 
 
 def _encoded(item: Iterable[Cleaned], syntax: Syntax) -> bytes:

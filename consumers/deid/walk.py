@@ -14,6 +14,7 @@ Depth, elements, declared lengths and delimiters are checked on the way; what do
 
 from typing import Final
 
+from consumers.deid.cleaned import Cleaned
 from consumers.deid.elements import (
     ITEM,
     ITEM_END,
@@ -27,7 +28,7 @@ from consumers.deid.elements import (
     Element,
     dictionary_vr,
 )
-from consumers.deid.levels import MEMO_BYTES, MEMO_SEQUENCE, Cleaned, Level, Met
+from consumers.deid.levels import MEMO_BYTES, MEMO_SEQUENCE, Level, Met
 from schemas.errors import Quarantine
 
 MIN_RUN: Final = 3  # elements; shorter runs cost what they save

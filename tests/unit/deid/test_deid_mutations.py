@@ -1,6 +1,7 @@
 """Switched off, any one row, option, pattern or rule is noticed: the checks of the table can fail."""
 
 import io
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pydicom
 import pytest
 from planting import CT, KEYS, base, context, nested, text
 
-from consumers.deid import cleaning, engine, levels, residual, rules
+from consumers.deid import admission, cleaning, engine, levels, residual, rules
 from consumers.deid.elements import Dataset, Element, dictionary_vr
 from consumers.deid.engine import Profile, deidentify, load_profile
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
@@ -116,8 +117,9 @@ def _broken_rules() -> Iterator[tuple[str, object, str, Callable[..., object]]]:
     yield "names are not collected", residual, "names_in", lambda element, encodings: frozenset()
     yield "content items are not judged", levels, "item_action", lambda item, options: "K"
     yield "duplicates of a UID are not refused", engine, "check_uids", lambda header, context: None
-    yield "burned-in text is not judged", engine, "triage", lambda *args, **kwargs: None
-    yield "pixels are not checked", engine, "check_pixels", lambda *args: None
+    yield "bytes are not searched", engine, "check_output", lambda parts, names: None
+    yield "burned-in text is not judged", admission, "triage", lambda *args, **kwargs: None
+    yield "pixels are not checked", admission, "check_pixels", lambda *args: None
 
 
 def _probes() -> list[bytes]:
@@ -133,6 +135,7 @@ def _probes() -> list[bytes]:
         base(CT, *elements),
         base(sr, Element(0x0040A730, "SQ", items=(person, (text(0x0040A040, "TEXT"),)))),
         base(CT, text(0x00180024, "Doe Jane 4711")),
+        base(CT, text(0x00100010, "Mustermann"), text(0x00181250, b64encode(b"Mustermann").decode())),
         base(CT, text(0x0020000D, "1.2.x")),
         base(us),
         base(CT, Element(0x7FE00010, "OW", bytes(2))),
