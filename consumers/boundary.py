@@ -87,7 +87,7 @@ class Boundary:
         self._clean = Store(settings.clean.store, "clean", settings.clean.tls_ca)
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
-        self._profile = _profile_of(settings)
+        self._profile = profile_of(settings)
         self._cleaner = pixel_cleaner(self._profile)
         self._manifest = lru_cache(maxsize=1024)(self._put_manifest)
         self._keys = cache(
@@ -224,7 +224,8 @@ class Boundary:
         return instance.pointer if instance.release else self.kept.keep(project, instance.intake, raw)
 
 
-def _profile_of(settings: Settings) -> Profile:
+def profile_of(settings: Settings) -> Profile:
+    """Return the profile that the settings name; raises `ProdromeError` for one that retains UIDs."""
     profile = load_profile(settings.deidentify.profile)
     if "uids" in profile.options:
         raise ProdromeError(

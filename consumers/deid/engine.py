@@ -157,15 +157,19 @@ def _deidentify(
     pixels = admit(header, context, profile, syntax, names, cleaner)
 
     check_residual(header.found, names)
-    check_output((part for one in header.found for part in _searchable(one)), names)
+    check_output(*_searchable(header.found), names)
     vault = _vault_entry(header, context, profile, keys)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
     clean = _with_own(header, patient, profile, syntax, pixels)
     return _assembled(clean, header, pixels.syntax or syntax, patient, vault, profile, keys)
 
 
-def _searchable(one: Cleaned) -> tuple[Bytes, ...]:
-    return (one.written, one.bulk) if one.bulk and one.tag not in PIXEL_TAGS else (one.written,)
+def _searchable(found: list[Cleaned]) -> tuple[list[bytes], list[Bytes]]:
+    """Return the runs, which are the same in many instances, and what stands between them, without pixels."""
+    steady = [one.written for one in found if one.members]
+    between = [one for one in found if not one.members]
+    long = [one.bulk for one in between if one.bulk and one.tag not in PIXEL_TAGS]
+    return steady, [*(one.written for one in between), *long]
 
 
 def _cleaned(

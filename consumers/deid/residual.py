@@ -141,24 +141,34 @@ def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
         raise _found((hit.tag, hit.vr))
 
 
-def check_output(parts: Iterable[Bytes], names: frozenset[str]) -> None:
+def check_output(steady: Iterable[bytes], other: Iterable[Bytes], names: frozenset[str]) -> None:
     """Raise `Quarantine` if an identifier stands in the bytes that would be written, in a form no text would show.
 
     Parameters
     ----------
-    parts : iterable of bytes
-        What would be written, without pixels.
+    steady : iterable of bytes
+        What would be written and is the same in many instances: searched once for each patient's words.
+    other : iterable of bytes
+        The rest, without pixels.
     names : frozenset of str
         As for `check_residual`.
     """
-    data = b"".join(parts)
-    if any(uid in data for uid in _raw_uids(names)):
+    parts, data = list(steady), b"".join(other)
+    uids = [name[1:].encode() for name in names if name[0] == _UID and len(name) > _LONG_UID]
+    if any(uid in part for part in (*parts, data) for uid in uids):
         raise Quarantine("residual_identifier", "a UID as it was, in the bytes of the clean dataset")
-    words = frozenset(name for name in names if name[0] != _UID)
-    if any(form in data for form in _disguised(words)):
+    words = frozenset([name for name in names if name[0] != _UID])
+    if _has_disguised(data, words) or any(_steady_has_disguised(part, words) for part in parts):
         raise Quarantine(
             "residual_identifier", "in wide characters or base64, in the bytes of the clean dataset"
         )
+
+
+def _has_disguised(data: bytes, words: frozenset[str]) -> bool:
+    return any(form in data for form in _disguised(words))
+
+
+_steady_has_disguised = lru_cache(maxsize=512)(_has_disguised)  # some 10 kB each
 
 
 @lru_cache(maxsize=256)  # the instances of a study have the same
@@ -174,10 +184,6 @@ def _base64(value: bytes) -> Iterator[bytes]:
     for phase in range(3):
         whole = base64.b64encode(bytes(phase) + value)
         yield whole[-(-8 * phase // 6) : 8 * (phase + len(value)) // 6]
-
-
-def _raw_uids(names: frozenset[str]) -> list[bytes]:
-    return [name[1:].encode() for name in names if name[0] == _UID and len(name) > _LONG_UID]
 
 
 def _found(where: Where) -> Quarantine:

@@ -117,7 +117,7 @@ def _broken_rules() -> Iterator[tuple[str, object, str, Callable[..., object]]]:
     yield "names are not collected", residual, "names_in", lambda element, encodings: frozenset()
     yield "content items are not judged", levels, "item_action", lambda item, options: "K"
     yield "duplicates of a UID are not refused", engine, "check_uids", lambda header, context: None
-    yield "bytes are not searched", engine, "check_output", lambda parts, names: None
+    yield "bytes are not searched", engine, "check_output", lambda steady, other, names: None
     yield "burned-in text is not judged", admission, "triage", lambda *args, **kwargs: None
     yield "pixels are not checked", admission, "check_pixels", lambda *args: None
 
