@@ -6,7 +6,8 @@
 3. What follows a title ("Dr. Hand") is a person whatever the list says, for two pieces. Two titles are modalities
    too: in capitals and without a point (DR, MR) they are taken as such.
 
-Text whose every piece stays is not touched; otherwise the pieces that stay are joined by one space.
+Text whose every piece stays is not touched; otherwise the pieces that stay are joined by one space, without the
+small words that now lead nowhere.
 """
 
 import re
@@ -27,6 +28,26 @@ _TITLES: Final = frozenset(
 )
 _MODALITIES: Final = frozenset({"DR", "MR"})
 _BEHIND_TITLE: Final = 2
+_JOINTS: Final = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "at",
+        "by",
+        "de",
+        "for",
+        "from",
+        "in",
+        "of",
+        "on",
+        "or",
+        "the",
+        "to",
+        "with",
+        "without",
+    ]
+)
 
 
 @cache
@@ -50,20 +71,29 @@ def clean_text(text: str, days: int | None, more: Collection[str] = ()) -> str:
         A site's own words, in lower case.
     """
     dated = text if days is None else shifted_text(text, days)
-    kept: list[str] = []
-    dropped, behind_title = False, 0
+    parts: list[list[str]] = [[]]  # of words that stay, with what went between them
+    behind_title = 0
     for match in _PIECE.finditer(dated):
         piece = match[0]
         title = _is_title(piece, dated[match.end() : match.end() + 1])
         stays = not title and behind_title == 0 and _stays(piece.casefold(), days, more)
         behind_title = _BEHIND_TITLE if title else max(behind_title - 1, 0)
         if stays:
-            kept.append(piece)
+            parts[-1].append(piece)
         else:
-            dropped = True
-    if not dropped and dated.isascii():
+            parts.append([])
+    if len(parts) == 1 and dated.isascii():
         return dated
-    return " ".join(kept)
+    return " ".join(word for part in parts for word in _without_joints(part))
+
+
+def _without_joints(part: list[str]) -> list[str]:
+    """Leave out the small words at the ends of a part: what they joined it to has gone."""
+    while part and part[0].casefold() in _JOINTS:
+        part = part[1:]
+    while part and part[-1].casefold() in _JOINTS:
+        part = part[:-1]
+    return part
 
 
 def _is_title(piece: str, following: str) -> bool:

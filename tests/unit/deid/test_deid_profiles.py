@@ -141,6 +141,7 @@ def test_ages_above_89_are_90(tmp_path: Path) -> None:
         ("Meyer, Anna", None),
         ("HEAD 555 123 4567", "HEAD"),
         ("KNEE 01/02/2024", "KNEE"),
+        ("Screening of the breast of Ms Miller for Meyer", "Screening of the breast"),
         ("頭部 CT", "CT"),
     ],
 )
