@@ -170,6 +170,7 @@ class _Walk:
         stop = pos + len(met.raw)
         if stop > end or depth + met.deep > MAX_DEPTH or not self.data.startswith(met.raw, pos):
             return None, pos
+        self.deepest = max(self.deepest, depth + met.deep)
         self.left -= met.elements
         return met.one, stop
 

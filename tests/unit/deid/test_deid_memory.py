@@ -6,10 +6,10 @@ from random import Random
 
 import pydicom
 import pytest
-from planting import CT, KEYS, base, everything, leaks, run, text
+from planting import CT, KEYS, base, everything, leaks, run, text, verdict
 
 from consumers.deid import levels
-from consumers.deid.elements import Dataset, Element
+from consumers.deid.elements import MAX_DEPTH, Dataset, Element
 from consumers.deid.engine import Profile, clean_file, load_profile
 from consumers.deid.levels import forget, root_level
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, SYNTAXES
@@ -132,3 +132,22 @@ def test_memory_is_bounded(profile: Profile, monkeypatch: pytest.MonkeyPatch) ->
     for number in range(40):
         run(_series(number, text(0x00181250, f"COIL {number}")), profile)
         assert levels._task(profile.actions(CT), KEYS, _EXPLICIT).held < 60_000
+
+
+def test_depth_is_bounded_however_often_a_sequence_was_met(profile: Profile) -> None:
+    """A sequence that was learned near the root, with another learned inside it, is too deep where it is too deep."""
+
+    def chain(tag: int, levels: int, *inside: Element) -> Element:
+        for _ in range(levels):
+            inside = (Element(tag, "SQ", items=(inside,)),)
+        return inside[0]
+
+    inner = chain(0x00289145, 5, text(0x00180024, "FSE"))
+    outer = Element(0x00400440, "SQ", items=((inner,),))
+    deep = base(CT, chain(0x00209113, MAX_DEPTH - 3, outer))
+    fresh = verdict(deep, profile)
+    assert "nested deeper" in fresh
+    forget()
+    for learned in (inner, outer, outer):
+        run(base(CT, chain(0x00209113, 1, learned)), profile)
+    assert verdict(deep, profile) == fresh
