@@ -1,9 +1,7 @@
 """The generated page on profiles: what each claims, takes away, lets stay, and what can be asked under it."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Final
 
 from pydicom.datadict import keyword_for_tag
@@ -13,8 +11,8 @@ from consumers.deid.derived import SEQUENCES, UNKNOWN, WORDS
 from consumers.deid.engine import load_profile
 from consumers.deid.options import codes_of
 from consumers.deid.private import standard_private
-from consumers.deid.profile import EDITION, Profile
-from consumers.deid.profiles import SHIPPED
+from consumers.deid.profile import Profile
+from consumers.deid.profiles import SHIPPED, published_rows
 
 #: what can be asked of an instance under every profile
 _FACTS: Final = (
@@ -95,9 +93,5 @@ def _stays(profile: Profile) -> Iterator[str]:
 
 
 def _name(tag: int) -> str:
-    return keyword_for_tag(tag) or _keywords().get(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-def _keywords() -> dict[int, str]:
-    lines = (files("consumers.deid") / "tables" / f"basic_{EDITION}.csv").read_text().splitlines()
-    return {int(r["tag"], 16): r["keyword"] for r in csv.DictReader(lines) if not r["tag"].startswith("(")}
+    published = (keyword for name, keyword, _ in published_rows() if name == f"{tag:08X}")
+    return keyword_for_tag(tag) or next(published, f"({tag >> 16:04X},{tag & 0xFFFF:04X})")

@@ -49,6 +49,7 @@ def admit(
         Neither is possible.
     """
     signs = header.signs()
+    wanted = None
     try:
         triage(
             header.text(SOP_CLASS_UID),
@@ -57,15 +58,14 @@ def admit(
             admitted=context.admitted,
         )
     except Quarantine as doubt:
-        able = cleaner is not None and "clean_pixel_data" in profile.options
-        if cleaner is None or not able or doubt.reason not in CLEANABLE or signs.overlay_in_pixels:
+        wanted = cleaner if "clean_pixel_data" in profile.options else None
+        if wanted is None or doubt.reason not in CLEANABLE or signs.overlay_in_pixels:
             raise
-        check_pixels(header, syntax.uid, context.admitted)
-    else:
-        check_pixels(header, syntax.uid, context.admitted)
+    check_pixels(header, syntax.uid, context.admitted)
+    if wanted is None:
         return Pixels()
     picture = picture_of(header, syntax, names)
-    cleaned = cleaner(picture)
+    cleaned = wanted(picture)
     behind = syntax_of(syntax_behind(picture, cleaned))
     elements = (*pixel_elements(picture, cleaned, behind), Element(BURNED_IN_ANNOTATION, "CS", b"NO"))
     did = f"C {cleaned.boxes} boxes in {cleaned.frames} frames"

@@ -20,8 +20,9 @@ from consumers.deid.words import clean_text
 _TIMEZONE: Final = 0x00080201
 _ZONE: Final = re.compile(r"[+-]\d{4}")
 _TIME: Final = re.compile(r"\d{2}(?::?\d{2}){0,2}(?:\.\d{1,6})?")
-_AGE: Final = re.compile(r"(\d{1,3})([DWMY])")  # of three digits, which not everybody writes
-_OLDEST: Final = 89
+#: an AS value; and the oldest who is told from others of the same age
+AGE: Final = re.compile(r"(\d{1,3})([DWMY])")  # of three digits, which not everybody writes
+OLDEST: Final = 89
 _LISTED_TEXT: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _ONE_VALUE: Final = frozenset({"LT", "ST", "UT"})
 #: the values that the standard enumerates, of coded strings that are to be cleaned
@@ -62,10 +63,10 @@ def clean_value(element: Element, encodings: tuple[str, ...], manner: Manner) ->
 
 def capped_age(text: str) -> str:
     """Return an AS value with ages above 89 years as 90; empty where it is none."""
-    match = _AGE.fullmatch(text)
+    match = AGE.fullmatch(text)
     if match is None:
         return ""
-    return "090Y" if match[2] == "Y" and int(match[1]) > _OLDEST else text
+    return "090Y" if match[2] == "Y" and int(match[1]) > OLDEST else text
 
 
 def _dated(element: Element, days: int | None) -> Element | None:

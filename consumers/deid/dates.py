@@ -9,7 +9,7 @@ import re
 from datetime import date, timedelta
 from typing import Final
 
-_DATE: Final = re.compile(r"(\d{4})(?:\.?(\d{2})\.?(\d{2}))")
+DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _DATETIME: Final = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{0,6}(?:\.\d{1,6})?)([+-]\d{4})?")
 #: dates inside text whose order of day and month is beyond doubt
 _IN_TEXT: Final = re.compile(
@@ -22,7 +22,7 @@ DATE_IN_TEXT: Final = re.compile(r"(?<!\d)(?:19|20)\d{6}(?!\d)")
 
 def shifted_date(text: str, days: int) -> str | None:
     """Move a DA value (PS3.5 6.2), also one of the old form with points."""
-    match = _DATE.fullmatch(text.strip())
+    match = DATE.fullmatch(text.strip())
     return _moved(match[1], match[2], match[3], days) if match else None
 
 

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from datetime import date
 from typing import Final, Protocol
 
+from consumers.deid.cleaning import AGE, OLDEST
+from consumers.deid.dates import DATE
 from consumers.deid.keys import ProjectKeys
 
-_OLDEST: Final = 89
-_AGE: Final = re.compile(r"(\d{1,3})([DWMY])")  # of three digits, which not everybody writes
-_DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _DEVICE_DIGITS: Final = 16
 
 #: word -> pattern, the first that matches; descriptions are lower case with `_` and `-` as blanks
@@ -59,7 +58,7 @@ def age_band(received: Received, keys: ProjectKeys) -> str | None:
         years = _years_between(received.text(0x00100030), received.text(0x00080020))
     if years is None:
         return None
-    return f"{_OLDEST + 1}+" if years > _OLDEST else f"{years // 10}0-{years // 10}9"
+    return f"{OLDEST + 1}+" if years > OLDEST else f"{years // 10}0-{years // 10}9"
 
 
 def sequence(received: Received, keys: ProjectKeys) -> str | None:
@@ -98,14 +97,14 @@ def derived_words(received: Received, keys: ProjectKeys, permitted: frozenset[st
 
 
 def _age_in_years(text: str) -> int | None:
-    match = _AGE.fullmatch(text)
+    match = AGE.fullmatch(text)
     if match is None or (match[2] == "Y" and int(match[1]) == 0):
         return None
     return int(match[1]) // {"D": 365, "W": 52, "M": 12, "Y": 1}[match[2]]
 
 
 def _years_between(birth: str, study: str) -> int | None:
-    born, seen = _DATE.match(birth), _DATE.match(study)
+    born, seen = DATE.match(birth), DATE.match(study)
     if born is None or seen is None:
         return None
     try:

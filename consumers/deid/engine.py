@@ -151,14 +151,14 @@ def _deidentify(
 ) -> Deidentified:
     syntax = syntax_of(context.transfer_syntax_uid)
     data = inflate(raw) if syntax.deflated else raw
-    header = _cleaned(data, context, syntax, profile, keys)
+    header, days = _cleaned(data, context, syntax, profile, keys)
     check_uids(header, context)
     names = frozenset[str]().union(*[one.names for one in header.found])
     pixels = admit(header, context, profile, syntax, names, cleaner)
 
     check_residual(header.found, names)
     check_output(*_searchable(header.found), names)
-    vault = _vault_entry(header, context, profile, keys)
+    vault = _vault_entry(header, context, keys, days)
     patient = patient_pseudonym(vault.patient_id, vault.issuer, vault.study_instance_uid, keys)
     clean = _with_own(header, patient, profile, syntax, pixels)
     return _assembled(clean, header, pixels.syntax or syntax, patient, vault, profile, keys)
@@ -174,16 +174,16 @@ def _searchable(found: list[Cleaned]) -> tuple[list[bytes], list[Bytes]]:
 
 def _cleaned(
     data: bytes, context: IntakeContext, syntax: Syntax, profile: Profile, keys: ProjectKeys
-) -> Header:
-    """Walk the dataset by the table of its SOP class and the offset of its patient, guessed first."""
+) -> tuple[Header, int | None]:
+    """Walk the dataset by the table of its SOP class and the offset of its patient, guessed first; return both."""
     guess = root_level(profile.actions(context.sop_class_uid.rstrip("\x00 ")), keys, syntax)
-    days = guess.days
-    header = Header.of(walk(data, guess, days), big=syntax.big)
+    guessed = guess.days
+    header = Header.of(walk(data, guess), big=syntax.big)
     level = root_level(profile.actions(header.text(SOP_CLASS_UID)), keys, syntax)
-    level.days = _date_offset(header, context, profile, keys)
-    if level is guess and level.days == days:
-        return header
-    return Header.of(walk(data, level, level.days), big=syntax.big)
+    level.days = days = _date_offset(header, context, profile, keys)
+    if level is not guess or days != guessed:
+        header = Header.of(walk(data, level), big=syntax.big)
+    return header, days
 
 
 def _date_offset(header: Header, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> int | None:
@@ -285,7 +285,7 @@ def _manifest_head(profile: Profile) -> bytes:
     return msgspec.json.encode(said)[:-1] + b',"actions":'
 
 
-def _vault_entry(header: Header, context: IntakeContext, profile: Profile, keys: ProjectKeys) -> VaultEntry:
+def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys, days: int | None) -> VaultEntry:
     kept = {tag: member for one in header.found for tag, member in one.vault.items()}
     study = study_module(kept)
     return VaultEntry(
@@ -304,7 +304,7 @@ def _vault_entry(header: Header, context: IntakeContext, profile: Profile, keys:
         request_attributes=request_attributes(kept),
         acquisition_time=acquisition_time({tag: header.text(tag) for tag in _TIMES}),
         key_id=keys.key_id,
-        date_offset=_date_offset(header, context, profile, keys),
+        date_offset=days,
     )
 
 

@@ -5,11 +5,10 @@ younger than it have no option and stay with the profile's own action. What clea
 `cleaning`, to content items in `structured`, to private elements in `private`.
 """
 
-import csv
 from collections.abc import Collection, Mapping
-from importlib.resources import files
 from typing import Final, NamedTuple
 
+from consumers.deid.packaged import table_rows
 from schemas.errors import ProdromeError
 
 OPTIONS_EDITION: Final = "2024b"
@@ -78,9 +77,8 @@ def codes_of(options: frozenset[str]) -> tuple[Option, ...]:
 
 def retained(options: frozenset[str]) -> Mapping[str, str]:
     """Return tag or name of a pattern row -> K or C under these options; where they differ, it is cleaned."""
-    text = (files("consumers.deid") / "tables" / f"options_{OPTIONS_EDITION}.csv").read_text()
     found: dict[str, str] = {}
-    for row in csv.DictReader(text.splitlines()):
+    for row in table_rows(f"options_{OPTIONS_EDITION}.csv"):
         if row["option"] in options and found.get(row["tag"]) != "C":
             found[row["tag"]] = row["action"]
     return found

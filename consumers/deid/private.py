@@ -5,11 +5,11 @@ element is kept with it. Its VR must be the one of the table. UIDs among them ar
 is read by the table's VR, and dropped where that is a sequence which does not parse.
 """
 
-import csv
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Final, NamedTuple
+
+from consumers.deid.packaged import table_rows
 
 PRIVATE_EDITION: Final = "2020"
 
@@ -31,10 +31,9 @@ Blocks = tuple[tuple[int, int, str], ...]
 @cache
 def standard_private() -> SafePrivate:
     """Return the rows of Table E.3.10-1 that name a VR."""
-    text = (files("consumers.deid") / "tables" / f"safe_private_{PRIVATE_EDITION}.csv").read_text()
     return frozenset(
         SafeElement(int(row["group"], 16), row["creator"], int(row["element"], 16), row["vr"])
-        for row in csv.DictReader(text.splitlines())
+        for row in table_rows(f"safe_private_{PRIVATE_EDITION}.csv")
         if row["vr"]
     )
 

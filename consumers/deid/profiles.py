@@ -13,7 +13,6 @@
 What identifies a person directly stays removed whatever a file says.
 """
 
-import csv
 import json
 import re
 import tomllib
@@ -27,6 +26,7 @@ from pydicom.datadict import DicomDictionary, tag_for_keyword
 from consumers.deid.derived import WORDS
 from consumers.deid.elements import LONG_VRS, SHORT_VRS
 from consumers.deid.options import checked_options, retained
+from consumers.deid.packaged import table_rows, table_text
 from consumers.deid.private import SafeElement, SafePrivate, standard_private
 from consumers.deid.profile import EDITION, Action, Profile
 from consumers.deid.pseudonyms import OWN
@@ -154,7 +154,7 @@ def _private(said: dict[str, dict[str, str]]) -> SafePrivate:
 
 @cache
 def _unlisted() -> dict[int, str]:
-    listed = {tag for tag, _, _ in _rows()}
+    listed = {tag for tag, _, _ in published_rows()}
     return {
         tag: vr
         for tag, (vr, _, _, _, keyword) in DicomDictionary.items()
@@ -166,22 +166,23 @@ def _unlisted() -> dict[int, str]:
 
 
 @cache
-def _rows() -> tuple[tuple[str, str, str], ...]:
-    lines = (files("consumers.deid") / "tables" / f"basic_{EDITION}.csv").read_text().splitlines()
-    return tuple((row["tag"], row["keyword"], row["code"]) for row in csv.DictReader(lines))
+def published_rows() -> tuple[tuple[str, str, str], ...]:
+    """Return (tag, keyword, code) of the published table; the pattern rows have their tag in parentheses."""
+    rows = table_rows(f"basic_{EDITION}.csv")
+    return tuple((row["tag"], row["keyword"], row["code"]) for row in rows)
 
 
 @cache
 def _table() -> Profile:
     """Return the table with what is ours beside it; no profile by itself."""
-    types = json.loads((files("consumers.deid") / "tables" / "types.json").read_text())
+    types = json.loads(table_text("types.json"))
     unlisted = {tag: UNLISTED[vr] for tag, vr in _unlisted().items()}
-    listed = {int(tag, 16): code for tag, _, code in _rows() if not tag.startswith("(")}
+    listed = {int(tag, 16): code for tag, _, code in published_rows() if not tag.startswith("(")}
     return Profile(
         name="",
         edition=EDITION,
         rows={**unlisted, **_OWN_ROWS, **listed},
-        patterns={keyword: code for tag, keyword, code in _rows() if tag.startswith("(")},
+        patterns={keyword: code for tag, keyword, code in published_rows() if tag.startswith("(")},
         types={iod: {t: (a, b) for t, (a, b) in tags.items()} for iod, tags in types.items()},
     )
 

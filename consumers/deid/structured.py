@@ -8,13 +8,13 @@
 Where the IOD is not asked, X/D is X.
 """
 
-import csv
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
+
+from consumers.deid.packaged import table_rows
 
 CONTENT_EDITION: Final = "2020"
 CONCEPT_NAME: Final = 0x0040A043
@@ -92,5 +92,5 @@ def _text(item: object, tag: str) -> str:
 
 @lru_cache(maxsize=1)
 def _table() -> Mapping[_Concept, Mapping[str, str]]:
-    text = (files("consumers.deid") / "tables" / f"content_items_{CONTENT_EDITION}.csv").read_text()
-    return {_Concept(row["code"], row["scheme"]): row for row in csv.DictReader(text.splitlines())}
+    rows = table_rows(f"content_items_{CONTENT_EDITION}.csv")
+    return {_Concept(row["code"], row["scheme"]): row for row in rows}

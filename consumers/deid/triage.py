@@ -11,13 +11,12 @@
 BurnedInAnnotation NO admits nothing by itself; its absence is no risk by itself.
 """
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Final, NamedTuple
 
+from consumers.deid.packaged import table_rows
 from schemas.errors import Quarantine
 
 
@@ -31,8 +30,7 @@ class SopClass(NamedTuple):
 
 
 def _load() -> dict[str, SopClass]:
-    text = (files("consumers.deid") / "tables" / "sop_classes.csv").read_text()
-    return {row["uid"]: SopClass(**row) for row in csv.DictReader(text.splitlines())}
+    return {row["uid"]: SopClass(**row) for row in table_rows("sop_classes.csv")}
 
 
 SOP_CLASSES: Final = _load()

@@ -38,7 +38,7 @@ _Steady = tuple[int, int, Level, Cleaned]
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
-def walk(data: bytes, level: Level, days: int | None = None) -> list[Cleaned]:
+def walk(data: bytes, level: Level) -> list[Cleaned]:
     """Read and clean a whole dataset (already inflated).
 
     Parameters
@@ -46,16 +46,14 @@ def walk(data: bytes, level: Level, days: int | None = None) -> list[Cleaned]:
     data : bytes
         The dataset; what is returned holds views into it.
     level : Level
-        How the root is read and cleaned.
-    days : int or None
-        By how much the patient's dates are moved; None where they are not.
+        How the root is read and cleaned, and by how many days dates are moved.
 
     Raises
     ------
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    found, last = _Walk(data, days).root(level), -1
+    found, last = _Walk(data, level.days).root(level), -1
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]

@@ -13,10 +13,10 @@ small words that now lead nowhere.
 import re
 from collections.abc import Collection
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from consumers.deid.dates import DATE_IN_TEXT, shifted_text
+from consumers.deid.packaged import table_text
 
 _PIECE: Final = re.compile(r"\d+[.,]\d+[^\W\d_]*|[^\W_]+")
 _MEASURE: Final = re.compile(
@@ -53,8 +53,7 @@ _JOINTS: Final = frozenset(
 @cache
 def vocabulary() -> frozenset[str]:
     """Return the words that ship with prodrome."""
-    text = (files("consumers.deid") / "tables" / "vocabulary.txt").read_text()
-    lines = (line.partition("#")[0] for line in text.splitlines())
+    lines = (line.partition("#")[0] for line in table_text("vocabulary.txt").splitlines())
     return frozenset(word for line in lines for word in line.split())
 
 
