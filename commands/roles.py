@@ -21,6 +21,7 @@ from infra.clock import SystemClock
 from infra.confine import enter
 from infra.connections import KafkaConnection, kafka_of
 from infra.settings import Settings, Zone
+from schemas.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,99 @@ def relay() -> None:
                 freeable=freeable,
                 paused=Paused(tables_of(found.trusted), "relay", SystemClock()),
             )
+
+
+def taking_of(
+    found: Settings, role: str, producer: Any, stop: threading.Event
+) -> tuple[Any, Any, Tables, Any]:
+    """Return the client of the buckets, their sources, the trusted tables, and what takes objects in."""
+    from infra.buckets import Buckets
+    from infra.connections import buckets_of
+    from infra.settings import sources
+    from producers.bridge.take import Taking
+
+    read = tuple(source for source in sources(found) if source.bucket)
+    if not read:
+        raise SettingsError("PRODROME_RECEIVE_SOURCES: expected a [[source]] with a bucket, came none")
+    tables, buckets = tables_of(found.trusted), Buckets(buckets_of(found.buckets))
+    taking = Taking(
+        role,
+        buckets,
+        tables,
+        producer,
+        read,
+        SystemClock(),
+        stop,
+        large_bytes=found.relay.large_bytes,
+        limit_bytes=found.bridge.max_object_bytes,
+        requests=found.bridge.requests,
+    )
+    return buckets, read, tables, taking
+
+
+@click.command()
+def bridge() -> None:
+    """Take in what lands in buckets, as their events say it: PRODROME_BRIDGE_EVENTS.
+
+    The store is asked for every object before anything is done; only buckets and prefixes of [[source]] tables are
+    asked for, at the endpoint of the settings. What events have lost, `prodrome lister` finds.
+    """
+    with told():
+        found = _start("bridge")
+        from infra.control import Paused
+        from infra.kafka import Producer, wait_until_ready
+        from producers.bridge.bridge import Bridge, run_all
+        from producers.bridge.sources import event_source
+
+        if not found.bridge.events:
+            raise SettingsError("PRODROME_BRIDGE_EVENTS: expected kafka:<topic> or sqs:<URL>, came none")
+        stop, kafka = stop_event(), kafka_of(found.trusted)
+        wait_until_ready(kafka)
+        producer = Producer(kafka, stop)
+        bridges = []
+        for text in found.bridge.events:
+            _, _, tables, taking = taking_of(found, "bridge", producer, stop)
+            paused = Paused(tables, "bridge", SystemClock())
+            bridges.append(Bridge(event_source(text, found), taking, producer, paused))
+        _ready("bridge")
+        run_all(bridges, stop)
+
+
+@click.command()
+def lister() -> None:
+    """Look at buckets again and again, and take in what their events have lost.
+
+    A look costs a request a thousand objects, every PRODROME_LISTER_INTERVAL_SECONDS.
+    """
+    with told():
+        found = _start("lister")
+        from infra.control import Paused
+        from infra.kafka import Producer, wait_until_ready
+        from producers.lister import Lister, run
+
+        stop, kafka, clock = stop_event(), kafka_of(found.trusted), SystemClock()
+        wait_until_ready(kafka)
+        buckets, read, tables, taking = taking_of(found, "lister", Producer(kafka, stop), stop)
+        looking = Lister(buckets, tables, taking, clock, found.lister.young_seconds, stop)
+        _ready("lister")
+        paused = Paused(tables, "lister", clock)
+        run(looking, read, stop, clock, found.lister.interval_seconds, paused)
+        taking.close()
+
+
+@click.command()
+def gateway() -> None:
+    """Run the S3 gateway of this home over a folder, for `prodrome up --s3`; loopback."""
+    from commands.stack import layout
+    from infra.stack.gateway import become
+    from infra.stack.ports import recorded_addresses
+
+    with told():
+        found = settings()
+        addresses = recorded_addresses(layout(found))
+        if addresses is None:
+            raise SettingsError("the stack has no addresses yet: `prodrome up --s3`")
+        become(layout(found), addresses)
 
 
 class Freeable:

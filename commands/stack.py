@@ -19,8 +19,8 @@ from commands.auditing import audited
 from commands.wiring import settings, told
 from infra.connections import kafka_of
 from infra.secret_files import write_secret
-from infra.settings import ENV_FILE, PREFIX, Settings, load, read_env_file
-from infra.stack import logins
+from infra.settings import ENV_FILE, GATEWAY_BUCKET, PREFIX, Settings, load, read_env_file
+from infra.stack import gateway, logins
 from infra.stack.layout import Addresses, Layout, Role
 from infra.stack.ports import recorded_addresses
 from schemas import access
@@ -43,22 +43,33 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 }
 #: The part that runs where it is installed, as a role like the others.
 PROMETHEUS: Final = "prometheus"
+#: What `up --s3` starts besides.
+WITH_S3: Final = (access.GATEWAY, "bridge", "lister")
 
+
+#: What says that a part is ready; roles of prodrome say it in their metrics.
+READY_PATHS: Final = {PROMETHEUS: "/-/ready", access.GATEWAY: "/healthz"}
 
 #: What the stack itself decides, for each zone.
 DECIDED: Final = (
     "_KAFKA", "_KAFKA_USERNAME", "_KAFKA_PASSWORD_FILE", "_KAFKA_MECHANISM", "_KAFKA_TLS",
     "_CASSANDRA", "_CASSANDRA_USERNAME", "_CASSANDRA_PASSWORD_FILE", "_CASSANDRA_TLS",
-    "_REPLICATION", "_TLS_CA", "_RECEIVE_PORT",
+    "_REPLICATION", "_TLS_CA", "_RECEIVE_PORT", "_BUCKETS_ENDPOINT", "_BUCKETS_CREDENTIALS_FILE",
+    "_BRIDGE_EVENTS",
 )  # fmt: skip
 
 
 @click.command()
-def up() -> None:
+@click.option("--s3", is_flag=True, help="With an S3 gateway and the roles that read its bucket.")
+def up(s3: bool) -> None:
     """Start what is not running and return when every role is ready.
 
-    Kafka and Cassandra are fetched at the first call. State lies under .prodrome (PRODROME_HOME).
+    Kafka and Cassandra are fetched at the first call. State lies under .prodrome (PRODROME_HOME). With --s3 (kept from
+    then on) a gateway is built with Go at the first call; whatever a client of S3 puts into its bucket `dicom` is
+    taken in, as if it had come by C-STORE.
     """
+    if s3:
+        os.environ[f"{PREFIX}STACK_S3"] = "true"
     with told():
         addresses = bring_up(click.echo)
         with audited(load(), "up"):  # of the addresses that only now are known
@@ -66,6 +77,11 @@ def up() -> None:
     click.echo(
         f"DICOM: PRODROME@127.0.0.1:{addresses.dicom}   Kafka: {addresses.bootstrap}   `prodrome status`"
     )
+    at = layout(load())
+    if at.s3:
+        click.echo(
+            f"S3: {addresses.s3_endpoint}, bucket {GATEWAY_BUCKET}; id and secret are in {at.credentials}"
+        )
 
 
 @click.command()
@@ -80,7 +96,7 @@ def down() -> None:
 
 
 @click.command()
-@click.argument("role", type=click.Choice(sorted(ROLES)))
+@click.argument("role", type=click.Choice(sorted((*ROLES, *WITH_S3))))
 def restart(role: str) -> None:
     """Stop ROLE and start it again: for one that stopped itself past its limit of dead letters.
 
@@ -135,7 +151,7 @@ def bring_up(say: object) -> Addresses:
     """Start the whole stack; see `up`."""
     from infra.stack.lifecycle import up as start
 
-    found = load()
+    found = _settings_of_home()
     make_secrets(found)
     now = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     given = {**given_before(found.home / "prodrome.env"), **now}
@@ -157,18 +173,29 @@ def bring_up(say: object) -> Addresses:
             env={
                 **role_environment(found, addresses, given, ROLES.get(name, (name,))[0]),
                 ENV_FILE: "",  # that file says how operators log in
-                "PRODROME_ROLE_METRICS_PORT": str(addresses.metrics[name]),
+                "PRODROME_ROLE_METRICS_PORT": str(_port(name, addresses)),
             },
-            metrics_port=addresses.metrics[name],
-            ready_path="/-/ready" if name == PROMETHEUS else "",
+            metrics_port=_port(name, addresses),
+            ready_path=READY_PATHS.get(name, ""),
         )
 
-    return start(layout(found), roles(), role, prepare, say)  # type: ignore[arg-type]
+    return start(layout(found), roles(found), role, prepare, say)  # type: ignore[arg-type]
 
 
-def roles() -> tuple[str, ...]:
+def roles(found: Settings) -> tuple[str, ...]:
     """Return what runs besides Kafka and Cassandra: the roles, and Prometheus where it is installed."""
-    return (*ROLES, *((PROMETHEUS,) if shutil.which(PROMETHEUS) else ()))
+    prometheus = (PROMETHEUS,) if shutil.which(PROMETHEUS) else ()
+    return (*ROLES, *prometheus, *(WITH_S3 if found.stack.s3 else ()))
+
+
+def _settings_of_home() -> Settings:
+    """Return the settings with what an earlier `up` of this home was given."""
+    home = load().home
+    return load({**given_before(home / "prodrome.env"), **os.environ})
+
+
+def _port(name: str, addresses: Addresses) -> int:
+    return addresses.s3 if name == access.GATEWAY else addresses.metrics[name]
 
 
 def pull_back_groups(found: Settings) -> "list[Lag]":
@@ -186,7 +213,7 @@ def pull_back_groups(found: Settings) -> "list[Lag]":
 
 def layout(found: Settings) -> Layout:
     """Return where the one-machine stack lives."""
-    return Layout(found.home, Path(found.stack.lib), found.stack.tls, found.stack.nodes)
+    return Layout(found.home, Path(found.stack.lib), found.stack.tls, found.stack.nodes, found.stack.s3)
 
 
 def role_environment(
@@ -198,6 +225,7 @@ def role_environment(
     """
     environment = {
         **logins.as_settings(layout(found), addresses, principal),
+        **(gateway.as_settings(layout(found), addresses, principal) if found.stack.s3 else {}),
         "PRODROME_RECEIVE_PORT": str(addresses.dicom),
         **given,
         "PRODROME_HOME": str(found.home),
@@ -235,7 +263,7 @@ def make_access(found: Settings, addresses: Addresses) -> list[str]:
 
     made = apply_migrations(found)
     at = layout(found)  # these two are the stack's own, whatever the settings point at
-    close_kafka(logins.kafka_as(at, addresses), logins.passwords(at, "kafka"))
+    close_kafka(logins.kafka_as(at, addresses), logins.passwords(at, "kafka"), gateway=at.s3)
     close_cassandra(logins.cassandra_as(at, addresses), keyspaces(found), logins.passwords(at, "cassandra"))
     return made
 

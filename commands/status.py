@@ -29,6 +29,7 @@ from schemas.topics import BY_NAME, TOPICS
 
 #: group -> topics it reads
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "prodrome-bridge": ("s3.events",),
     "prodrome-deidentify-live": ("instance.received.v1",),
     "prodrome-deidentify-bulk": ("instance.received.bulk.v1",),
     "prodrome-catalog": ("instance.deidentified.v1",),

@@ -9,7 +9,7 @@ import click
 
 from infra.cassandra import Tables
 from infra.connections import cassandra_of
-from infra.objects import Store
+from infra.objects import Store, open_store
 from infra.settings import Settings, Zone, load
 from schemas.errors import ProdromeError
 
@@ -21,7 +21,7 @@ def tables_of(zone: Zone) -> Tables:
 
 def clean_store(settings: Settings) -> Store:
     """Return the store of clean objects."""
-    return Store(settings.clean.store, "clean", settings.clean.tls_ca)
+    return open_store(settings.clean, "clean", "clean")
 
 
 @contextmanager

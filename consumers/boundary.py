@@ -11,6 +11,7 @@ Nothing is published or indexed here. A repeat writes the same objects under the
 import base64
 import dataclasses
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -32,7 +33,8 @@ from consumers.deid.engine import (
 )
 from consumers.kept import Kept
 from consumers.pixeltext import LONGEST_SECONDS, pixel_cleaner
-from infra.objects import Store
+from consumers.rawobjects import RawObjects
+from infra.objects import open_store
 from infra.settings import Settings, master_key, sources
 from infra.spool import SpoolStore, UnknownSpool
 from infra.spool.client import RangeClient, patience
@@ -84,7 +86,8 @@ class Boundary:
         self._master = master_key(settings)
         self._relays = RangeClient(settings.spool) if settings.spool.readers else None
         self._spools = self._find_spools()
-        self._clean = Store(settings.clean.store, "clean", settings.clean.tls_ca)
+        self._objects = RawObjects(settings)
+        self._clean = open_store(settings.clean, "clean", "clean")
         self.kept = Kept(settings)
         self._sources = {source.name: source for source in sources(settings)}
         self._profile = profile_of(settings)
@@ -187,18 +190,26 @@ class Boundary:
         return first_release_ids(raw, instance.transfer_syntax_uid, self._profile, keys)
 
     def read(self, project: str, instance: ReceivedInstance) -> bytes:
-        """Return the raw bytes of an instance, checked."""
+        """Return the raw bytes of an instance, its dataset, checked."""
         if instance.release:
             return self.kept.bytes_of(project, instance.intake, instance.pointer)
+        if self._objects.names(instance.pointer):
+            return self._objects.read(instance.pointer)[instance.dataset_offset :]
         try:
             return self._spools.read(instance.pointer)
         except UnknownSpool:  # perhaps one that was made, or mounted, since we looked
             self._spools = self._find_spools()
             return self._spools.read(instance.pointer)
 
+    def expect(self, instances: Iterable[ReceivedInstance]) -> None:
+        """Begin to read what lies in buckets and will be asked for soon."""
+        self._objects.expect(instance.pointer for instance in instances if not instance.release)
+
     def patience(self, instance: ReceivedInstance) -> float:
-        """Return how long an instance may wait for a relay to read from, and for its pixels to be cleaned, in seconds."""
+        """Return how long an instance may wait for a relay or bucket to read from, and for its pixels to be cleaned, in seconds."""
         relay = 0.0 if self._relays is None else patience(instance.pointer.length)
+        if self._objects.names(instance.pointer):
+            relay = RawObjects.patience(instance.pointer)
         pixels = 0.0 if self._cleaner is None else LONGEST_SECONDS
         return relay + pixels
 
@@ -249,3 +260,9 @@ def cross(argument: tuple[str, str, ReceivedInstance]) -> Crossing:
     if _boundary is None:
         raise RuntimeError("expected setup() before cross()")
     return _boundary.cross(*argument)
+
+
+def expect(arguments: list[tuple[str, str, ReceivedInstance]]) -> None:
+    """Begin to read what these crossings will need from buckets."""
+    if _boundary is not None:
+        _boundary.expect([instance for _, _, instance in arguments])

@@ -30,7 +30,7 @@ from infra.kafka import Zones
 from infra.settings import Settings, master_key
 from schemas.codec import Message
 from schemas.errors import BadMessage, SlowDown
-from schemas.events import AssociationClosed, InstanceReceived, Pointer, ReceivedInstance
+from schemas.events import AssociationClosed, InstanceReceived, ObjectDeleted, Pointer, ReceivedInstance
 from schemas.topics import RECEIVED, Zone
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,15 @@ class Deidentify:
         self._intakes = Intakes(tables, vault, self._keep, seal_event, clock, self._first_release_ids)
         journal = own_journal(settings.home / "work" / NAME, lane)
         self._workers = Workers(
-            boundary.cross, boundary.setup, (settings,), settings.deidentify.workers, journal
+            boundary.cross,
+            boundary.setup,
+            (settings,),
+            settings.deidentify.workers,
+            journal,
+            boundary.expect,
         )
         self._crossed: tuple[Sequence[Record], list[Decided]] = ((), [])
+        self._results: dict[str, object] = {}  # of intakes that crossed while others of their batch wait
 
     def handle(self, records: Sequence[Record]) -> None:
         """See `consumers.loop.Stage.handle`."""
@@ -133,14 +139,20 @@ class Deidentify:
             )
             for _, event, i in arrived
         ]
-        results = zip(arrived, self._workers.run(jobs), strict=True)
-        return [self._ended(record, event, i, result) for (record, event, i), result in results]
+        left = [job for job in jobs if job.name not in self._results]
+        for job, result in zip(left, self._workers.run(left), strict=True):
+            if not isinstance(result, SlowDown):
+                self._results[job.name] = result
+                continue
+            waits = result
+        if len(self._results) < len({job.name for job in jobs}):
+            raise waits  # what has crossed is kept: a store that refuses some is not asked for all again
+        results, self._results = self._results, {}
+        return [self._ended(record, event, i, results[str(i.intake)]) for record, event, i in arrived]
 
     def _ended(
         self, record: Record, event: InstanceReceived, instance: ReceivedInstance, result: object
     ) -> Decided:
-        if isinstance(result, SlowDown):
-            raise result
         if not isinstance(result, boundary.Crossing | BadMessage):
             log.error("intake %s: %s", instance.intake, type(result).__name__)
             result = BadMessage("stage_failed", type(result).__name__)
@@ -162,9 +174,14 @@ class Deidentify:
 
     def _markers(self, records: Sequence[Record]) -> Iterator[Message]:
         for record in records:
-            if isinstance(event := record.event, AssociationClosed):
+            event = record.event
+            if isinstance(event, AssociationClosed):
                 study = self._boundary.pseudonymous_uid(event.project, event.study_instance_uid)
                 yield settle.marker(event, study)
+            elif isinstance(event, ObjectDeleted):
+                study = self._boundary.pseudonymous_uid(event.project, event.study_instance_uid)
+                sop = self._boundary.pseudonymous_uid(event.project, event.sop_instance_uid)
+                yield settle.deleted(event, study, sop)
 
 
 def _count(decided: Sequence[Decided]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from consumers.deid.keys import ProjectKeys
-from infra.objects import Store
+from infra.objects import open_store
 from infra.seal import Sealer
 from infra.settings import Settings, master_key
 from schemas.codec import body
@@ -27,7 +27,7 @@ class Kept:
 
     def __init__(self, settings: Settings) -> None:
         master, key_id = master_key(settings), settings.deidentify.key_id
-        self.store = Store(settings.trusted.store, "trusted", settings.trusted.tls_ca)
+        self.store = open_store(settings.trusted, "trusted", "trusted")
         self._sealer = cache(lambda project: Sealer(master, project, _PURPOSE, key_id))
         self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
 

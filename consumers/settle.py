@@ -23,6 +23,7 @@ from schemas.events import (
     InstanceSettled,
     Lifecycle,
     LifecycleKind,
+    ObjectDeleted,
     ReceivedInstance,
     SettledRecord,
     Value,
@@ -98,6 +99,18 @@ def marker(event: AssociationClosed, clean_study: str) -> Message:
         instances=event.instances,
     )
     return _message(CLEAN, event.project, clean_study, closed, (event.association, "closed"))
+
+
+def deleted(event: ObjectDeleted, clean_study: str, clean_sop: str) -> Message:
+    """Return what subscribers are told of an object that is gone from its bucket; what came of it stays."""
+    said = Lifecycle(
+        project=event.project,
+        study_instance_uid=clean_study,
+        kind="source_deleted",
+        sop_instance_uid=clean_sop,
+    )
+    names = ("source_deleted", clean_sop, str(event.intake))
+    return _message("lifecycle.v1", event.project, clean_study, said, names)
 
 
 def settlements(decided: Iterable[Decided]) -> Iterator[Message]:

@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,6 +64,8 @@ class Workers:
         Processes.
     journal : Path
         The small file.
+    expect : callable, optional
+        Importable; told in a worker the arguments of the jobs that it is about to run, to begin what takes a while.
     """
 
     def __init__(
@@ -72,8 +75,9 @@ class Workers:
         setup_arguments: tuple[Any, ...],
         count: int,
         journal: Path,
+        expect: Callable[[list[Any]], None] | None = None,
     ) -> None:
-        self._function = function
+        self._function, self._expect = function, expect
         self._setup = (setup, setup_arguments)
         self._count = count
         self._journal = journal
@@ -117,7 +121,9 @@ class Workers:
         waiting: dict[Future[Any], list[int]] = {}
         try:
             waiting |= {
-                self._pool.submit(_call_each, self._function, [jobs[i].argument for i in some]): some
+                self._pool.submit(
+                    _call_each, self._function, self._expect, [jobs[i].argument for i in some]
+                ): some
                 for some in _shares(which, self._count)
             }
             while waiting:
@@ -266,7 +272,12 @@ def _call(function: Callable[[Any], Any], argument: Any) -> Any:
     return function(argument)
 
 
-def _call_each(function: Callable[[Any], Any], arguments: list[Any]) -> list[Any]:
+def _call_each(
+    function: Callable[[Any], Any], expect: Callable[[list[Any]], None] | None, arguments: list[Any]
+) -> list[Any]:
+    if expect is not None:
+        with suppress(Exception):  # what it could not begin is each job's own affair
+            _call(expect, arguments)
     results = []
     for argument in arguments:
         try:

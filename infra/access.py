@@ -56,8 +56,20 @@ class Grant(NamedTuple):
     permission: str
 
 
-def acls() -> Iterator[Acl]:
-    """Yield what the table allows in Kafka; the administrator needs none, the brokers know who it is."""
+#: Who has not logged in.
+ANONYMOUS: Final = "ANONYMOUS"
+
+
+def acls(*, gateway: bool = False) -> Iterator[Acl]:
+    """Yield what the table allows in Kafka; the administrator needs none, the brokers know who it is.
+
+    With `gateway` whoever has not logged in may write what the table lets the S3 gateway write, and nothing else:
+    for a stack whose Kafka has a listener for it, on loopback.
+    """
+    if gateway:
+        for topic in TOPICS:
+            for right in sorted(access.topic_rights(access.GATEWAY, topic)):
+                yield Acl(ANONYMOUS, "TOPIC", topic.name, False, right.upper())
     for principal in access.PRINCIPALS:
         if principal == access.ADMIN:
             continue
@@ -84,8 +96,8 @@ def grants(keyspaces: Mapping[Zone, str]) -> Iterator[Grant]:
                 yield Grant(access.user(principal), keyspaces[table.zone], table.name, permission)
 
 
-def close_kafka(admin: KafkaConnection, passwords: Mapping[str, str]) -> None:
-    """Make users and ACLs; `passwords` is by user name.
+def close_kafka(admin: KafkaConnection, passwords: Mapping[str, str], *, gateway: bool = False) -> None:
+    """Make users and ACLs; `passwords` is by user name, `gateway` as in `acls`.
 
     Raises
     ------
@@ -95,7 +107,7 @@ def close_kafka(admin: KafkaConnection, passwords: Mapping[str, str]) -> None:
     client = AdminClient({**client_config(admin), "log_level": 0})
     try:
         _make_users(client, passwords)
-        _make_acls(client)
+        _make_acls(client, gateway)
     except KafkaException as error:
         raise SlowDown(f"Kafka at {admin.servers} refused users or ACLs: {error.args[0].name()}") from None
 
@@ -115,7 +127,7 @@ def _make_users(client: AdminClient, passwords: Mapping[str, str]) -> None:
         future.result()
 
 
-def _make_acls(client: AdminClient) -> None:
+def _make_acls(client: AdminClient, gateway: bool) -> None:
     everything = AclBindingFilter(
         *(
             ResourceType.ANY,
@@ -128,7 +140,7 @@ def _make_acls(client: AdminClient) -> None:
         )
     )
     found = set(client.describe_acls(everything, request_timeout=ADMIN_SECONDS).result())
-    wanted = {_binding(acl) for acl in acls()}
+    wanted = {_binding(acl) for acl in acls(gateway=gateway)}
     if wanted - found:
         for future in client.create_acls(list(wanted - found), request_timeout=ADMIN_SECONDS).values():
             future.result()

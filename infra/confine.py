@@ -100,7 +100,7 @@ def enter(found: Settings, principal: str) -> bool:
     temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     for store in access.STORES:
-        if access.store_rights(principal, store) and store.name != "keys":
+        if access.store_rights(principal, store) and store.name not in ("keys", "buckets"):
             for path in _places(found, store.name):
                 if path.is_relative_to(found.home):
                     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,6 +156,7 @@ def _places(found: Settings, store: str) -> tuple[Path, ...]:
         "quarantine": _folder(found.trusted.store),
         "clean": _folder(found.clean.store),
         "keys": (found.deidentify.master_key_file,),
+        "buckets": tuple(filter(None, (found.buckets.credentials_file, found.buckets.tls_ca))),
     }
     return tuple(Path(path) for path in places[store])
 
@@ -176,6 +177,8 @@ def _files(found: Settings, principal: str) -> Iterator[Path]:
     for zone, at in (("trusted", found.trusted), ("clean", found.clean)):
         if access.uses(principal, zone):  # type: ignore[arg-type]
             named += [at.kafka_password_file, at.cassandra_password_file, at.tls_ca, at.tls_cert, at.tls_key]
+        if access.uses_store(principal, zone):  # type: ignore[arg-type]
+            named.append(at.store_credentials_file)
     if principal == "score":
         named += found.score.models.split(":")
     yield from (Path(name) for name in named if name)

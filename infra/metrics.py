@@ -70,6 +70,13 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_relay_reader_requests_total", "counter", "Requests for raw bytes, by HTTP status", ("status",)),
     Metric("prodrome_relay_reader_bytes_total", "counter", "Raw bytes given to readers of other machines"),
     Metric("prodrome_relay_reader_connections", "gauge", "Connections of readers open now"),
+    # bridge, lister
+    Metric("prodrome_bridge_events_total", "counter", "Events of stores that are done with"),
+    Metric("prodrome_bucket_objects_total", "counter", "Objects of buckets by what became of them: taken, known, removed, or a reason word", ("role", "outcome")),
+    Metric("prodrome_bridge_members_refused_total", "counter", "Members of archives that are no instances, by reason word", ("reason",)),
+    Metric("prodrome_lister_objects", "gauge", "Objects of a source at the last look", ("source",)),
+    Metric("prodrome_lister_look_seconds", "gauge", "How long the last look at a source took", ("source",)),
+    Metric("prodrome_lister_last_seconds", "gauge", "When the last look at a source ended, seconds since the epoch", ("source",)),
     # every consumer
     Metric("prodrome_stage_instances_total", "counter", "Instances or messages done, by stage and outcome", ("stage", "outcome")),
     Metric("prodrome_stage_seconds", "histogram", "One batch of a stage, taken to durable", ("stage",)),

@@ -8,8 +8,7 @@ the spool, see docs/decisions).
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import obstore
@@ -17,11 +16,18 @@ import xxhash
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
+from infra.connections import S3Connection, store_of
+from infra.settings import Zone
 from infra.spool.format import digest_text
 from schemas.errors import BadMessage, SettingsError, SlowDown
 from schemas.events import Pointer
 
 SCHEMES: Final = ("file", "s3")
+
+
+def open_store(zone: Zone, name: str, scheme: str) -> "Store":
+    """Return the store of a zone, ``trusted`` or ``clean``, as its settings say."""
+    return Store(zone.store, scheme, store_of(zone, name))
 
 
 class Store:
@@ -33,12 +39,11 @@ class Store:
         ``file:///folder`` or ``s3://bucket/prefix``.
     scheme : str
         What pointers into this store begin with: ``clean`` or ``quarantine``.
-    ca : str
-        PEM file of the CAs that signed the store's certificate; empty takes the system's list. Plain http is
-        refused unless ``AWS_ALLOW_HTTP`` says that it is meant.
+    connection : S3Connection, optional
+        How the bucket's service is reached; without one Amazon's own, as whoever the environment says.
     """
 
-    def __init__(self, url: str, scheme: str, ca: str = "") -> None:
+    def __init__(self, url: str, scheme: str, connection: S3Connection | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise SettingsError(
@@ -48,9 +53,7 @@ class Store:
         if parts.scheme == "file":
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
-            self._store = from_url(
-                url, client_options={"root_certificate": Path(ca).read_text()} if ca else {}
-            )
+            self._store = from_url(url, **_options(connection or S3Connection()))
 
     def put(self, key: str, data: bytes) -> Pointer:
         """Write an object unless it is there already, and return the pointer to it.
@@ -145,6 +148,21 @@ class Store:
         if scheme != self.scheme or ".." in key.split("/"):
             raise BadMessage("missing_object", f"expected a pointer into the {self.scheme} store")
         return key
+
+
+def _options(connection: S3Connection) -> dict[str, Any]:
+    """Return what obstore makes a client of S3 with."""
+    client: dict[str, Any] = {"allow_http": True} if connection.endpoint.startswith("http://") else {}
+    if connection.ca:
+        client["root_certificate"] = connection.ca.read_text()
+    found: dict[str, Any] = {"client_options": client}
+    if connection.region:
+        found["region"] = connection.region
+    if connection.endpoint:
+        found |= {"endpoint": connection.endpoint, "virtual_hosted_style_request": False}
+    if credentials := connection.credentials():
+        found |= dict(zip(("access_key_id", "secret_access_key"), credentials, strict=True))
+    return found
 
 
 def _checksum(data: bytes) -> str:

@@ -23,6 +23,8 @@ from schemas.sources import Source
 
 PREFIX: Final = "PRODROME_"
 ENV_FILE: Final = PREFIX + "ENV_FILE"
+#: Made with the gateway of one machine.
+GATEWAY_BUCKET: Final = "dicom"
 T = TypeVar("T")
 
 
@@ -49,12 +51,27 @@ class Zone:
     keyspace: str = _setting("", "Keyspace; empty takes prodrome_trusted or prodrome_clean")
     replication: int = _setting(1, "Replicas of each row, used when migrations create the keyspace")
     topic_replication: int = _setting(1, "Replicas of each partition, used when topics are created")
-    store: str = _setting("", "Object store as URL; empty takes file://<home>/<zone>")
+    store: str = _setting(
+        "", "Object store as URL, file:///folder or s3://bucket/prefix; empty takes file://<home>/<zone>"
+    )
+    store_endpoint: str = _setting(
+        "", "URL of the S3 service of that store; empty takes AWS_ENDPOINT_URL, or Amazon's own"
+    )
+    store_region: str = _setting("", "Region of that store; empty takes AWS_REGION")
+    store_credentials_file: str = _setting(
+        "",
+        "File (mode 600) with the access key's id and its secret, a line each; empty takes AWS_* or the machine's role",
+    )
+    store_allow_plaintext: bool = _setting(False, "Speak plain http with that store beyond loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """The one-machine stack."""
+
+    s3: bool = _setting(
+        False, "With an S3 gateway, its bucket `dicom`, and the roles that read it: `prodrome up --s3`"
+    )
 
     lib: str = _setting("", "Folder of the fetched Kafka and Cassandra; empty takes <home>/lib")
     tls: bool = _setting(False, "Kafka and Cassandra of the stack speak TLS, with certificates made for it")
@@ -123,6 +140,45 @@ class Reader:
     tls_key: str = _setting("", "PEM file (mode 600) of its key; empty where the certificate's file holds it")
     allow_plaintext: bool = _setting(False, "Listen beyond loopback without TLS: say so explicitly")
     connections: int = _setting(64, "Connections at once; one a worker process of every deidentify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """The buckets of others that are read; which ones, the sources file says."""
+
+    endpoint: str = _setting(
+        "", "URL of their S3 service; empty takes Amazon's own. No event ever names another"
+    )
+    region: str = _setting("us-east-1", "Region of the buckets")
+    credentials_file: str = _setting(
+        "",
+        "File (mode 600) with the access key's id and its secret, a line each; empty takes AWS_* or the machine's role",
+    )
+    tls_ca: str = _setting("", "PEM file of the CAs that signed the service; empty takes the system's list")
+    allow_plaintext: bool = _setting(False, "Speak plain http with it beyond loopback")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bridge:
+    """What becomes of events about objects, and of what the lister finds."""
+
+    events: tuple[str, ...] = _setting(
+        (), "Where events come from: kafka:<topic of the trusted Kafka>, or sqs:<URL of the queue>"
+    )
+    requests: int = _setting(16, "Requests to the store at once")
+    max_object_bytes: int = _setting(8 << 30, "Largest object or member of an archive, bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lister:
+    """Finds what events have lost."""
+
+    interval_seconds: float = _setting(
+        300.0, "From the beginning of one look at all sources to the next; a request a thousand objects each"
+    )
+    young_seconds: float = _setting(
+        60.0, "Younger objects are left to their events; 0 where a store sends none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +269,9 @@ class Settings:
     spool: Spool
     relay: Relay
     reader: Reader
+    buckets: Buckets
+    bridge: Bridge
+    lister: Lister
     deidentify: Deidentify
     ledger: Ledger
     catalog: Catalog
@@ -258,9 +317,10 @@ def rows() -> Iterator[Row]:
 
 
 def sources(settings: Settings) -> tuple[Source, ...]:
-    """Return the senders of the sources file; one that admits loopback alone where no file is set."""
+    """Return the sources of the sources file; where none is set, loopback alone, and the bucket of the stack's gateway."""
     if not settings.receive.sources:
-        return (Source(name="local", addresses=("127.0.0.0/8", "::1/128")),)
+        local = Source(name="local", addresses=("127.0.0.0/8", "::1/128"))
+        return (local, Source(name="gateway", bucket=GATEWAY_BUCKET)) if settings.stack.s3 else (local,)
     path = Path(settings.receive.sources)
     try:
         table = tomllib.loads(path.read_text())

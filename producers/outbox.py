@@ -10,7 +10,7 @@ An instance in an event has at most about 1 kB (names and UIDs are bounded), so 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from infra.spool import AssociationClosedHeader, InstanceHeader, Kind, Record, pointer_to
 from schemas.codec import MAX_INSTANCES, Message, encode
@@ -43,27 +43,44 @@ def messages(spool: str, records: Sequence[Record], large_bytes: int) -> list[Me
     large_bytes : int
         An instance longer than this takes the bulk lane.
     """
-    lanes: dict[tuple[str, str, str], list[ReceivedInstance]] = {}
-    traces: dict[str, str] = {}
-    for record in records:
-        if record.kind == Kind.INSTANCE and isinstance(record.header, InstanceHeader):
-            topic = BULK if record.payload_length > large_bytes else LIVE
-            instance = received_instance(spool, record, record.header)
-            lanes.setdefault((topic, *_study(record.header)), []).append(instance)
-            traces[str(instance.intake)] = record.header.trace
-    events = [
-        _received(topic, project, study, part, traces[str(part[0].intake)])
-        for (topic, project, study), instances in lanes.items()
-        for part in _parts(instances)
-    ]
+    arrived = (
+        Arrived(
+            topic=BULK if record.payload_length > large_bytes else LIVE,
+            project=record.header.project,
+            study=record.header.study_instance_uid or record.header.sop_instance_uid,
+            instance=received_instance(spool, record, record.header),
+            trace=record.header.trace,
+        )
+        for record in records
+        if record.kind == Kind.INSTANCE and isinstance(record.header, InstanceHeader)
+    )
+    events = events_of(arrived, _ROLE)
     return events + [marker for record in records for marker in _markers(record)]
 
 
-def relayed(spool: str, segment: int, records: int, *, sealed: bool) -> Message:
+class Arrived(NamedTuple):
+    """An instance on its way to a topic; `study` is its UID as sent, or its own UID where it names none."""
+
+    topic: str
+    project: str
+    study: str
+    instance: ReceivedInstance
+    trace: str
+
+
+def events_of(arrived: Iterable[Arrived], role: str) -> list[Message]:
+    """Return the events of these instances, at most 64 of one study in each, in their order."""
+    lanes: dict[tuple[str, str, str], list[Arrived]] = {}
+    for one in arrived:
+        lanes.setdefault((one.topic, one.project, one.study), []).append(one)
+    return [_received(*names, part, role) for names, some in lanes.items() for part in _parts(some)]
+
+
+def relayed(spool: str, segment: int, records: int, *, sealed: bool, role: str = _ROLE) -> Message:
     """Return the message that tells the ledger how many records of a segment were published."""
     event = SegmentRelayed(spool=spool, segment=segment, records=records, sealed=sealed)
     key = f"{spool}/{segment}".encode()
-    return encode(SETTLED, key, event, identity=(spool, segment, records, int(sealed)), source=_ROLE)
+    return encode(SETTLED, key, event, identity=(spool, segment, records, int(sealed)), source=role)
 
 
 def received_instance(spool: str, record: Record, header: InstanceHeader) -> ReceivedInstance:
@@ -81,27 +98,24 @@ def received_instance(spool: str, record: Record, header: InstanceHeader) -> Rec
     )
 
 
-def _study(header: InstanceHeader) -> tuple[str, str]:
-    return header.project, header.study_instance_uid or header.sop_instance_uid
-
-
-def _parts(instances: Iterable[ReceivedInstance]) -> Iterator[tuple[ReceivedInstance, ...]]:
-    rest = iter(instances)
+def _parts(arrived: Iterable[Arrived]) -> Iterator[tuple[Arrived, ...]]:
+    rest = iter(arrived)
     while part := tuple(islice(rest, MAX_INSTANCES)):
         yield part
 
 
-def _received(
-    topic: str, project: str, study: str, part: tuple[ReceivedInstance, ...], trace: str
-) -> Message:
-    event = InstanceReceived(project=project, study_instance_uid=study, instances=part)
+def _received(topic: str, project: str, study: str, part: tuple[Arrived, ...], role: str) -> Message:
+    instances = tuple(one.instance for one in part)
+    event = InstanceReceived(project=project, study_instance_uid=study, instances=instances)
     return encode(
         topic,
         study_key(project, study),
         event,
-        identity=(str(part[0].intake), str(part[-1].intake)),
-        source=_ROLE,
-        extra={"traceparent": f"00-{trace}-{trace[:16]}-01"},  # W3C: the first instance's trace
+        identity=(str(instances[0].intake), str(instances[-1].intake)),
+        source=role,
+        extra={
+            "traceparent": f"00-{part[0].trace}-{part[0].trace[:16]}-01"
+        },  # W3C: the first instance's trace
     )
 
 

@@ -22,10 +22,13 @@ OPERATOR: Final = "operator"
 SUBSCRIBERS: Final = "subscribers"
 #: Looks at everything that has a number, and changes nothing.
 EXPORTER: Final = "exporter"
-ROLES: Final = ("receive", "relay", "deidentify", "catalog", "ledger", "score", EXPORTER)
+ROLES: Final = ("receive", "relay", "bridge", "lister", "deidentify", "catalog", "ledger", "score", EXPORTER)
 PRINCIPALS: Final = (ADMIN, *ROLES, OPERATOR, SUBSCRIBERS)
 #: Named by the topics already; nothing of them runs yet, so nobody gets their rights.
-PLANNED: Final = ("bridge", "lister", "report")
+PLANNED: Final = ("report",)
+#: Speaks to the stack's Kafka without a login, on a listener of its own, and may do nothing else there: the S3
+#: gateway of one machine, whose client knows no SASL.
+GATEWAY: Final = "gateway"
 
 #: Where commands read without a group of their own; nothing is committed in it.
 READ_GROUP: Final = "prodrome-read"
@@ -58,9 +61,13 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("accession_studies", "trusted", ("deidentify",), ()),
     Table("quarantine", "trusted", ("deidentify",), ()),
     Table("quarantine_days", "trusted", ("deidentify",), ()),
-    Table("ledger_segments", "trusted", ("ledger",), ("ledger", "relay", EXPORTER)),
+    Table("bucket_objects", "trusted", ("bridge", "lister"), ("bridge", "lister")),
+    Table("bucket_segments", "trusted", ("bridge", "lister"), ("bridge", "lister")),
+    Table("listed_runs", "trusted", ("lister",), ("lister",)),
+    Table("listings", "trusted", ("lister",), ("lister",)),
+    Table("ledger_segments", "trusted", ("ledger",), ("ledger", "relay", "lister", EXPORTER)),
     Table("ledger_spools", "trusted", ("ledger",), ("ledger", EXPORTER)),
-    Table("stage_control", "trusted", (), ("relay", "deidentify", "ledger")),
+    Table("stage_control", "trusted", (), ("relay", "bridge", "lister", "deidentify", "ledger")),
     Table("releases", "trusted", (), ()),
     Table("letters_done", "trusted", (), ()),
     Table("audit_heads", "trusted", (), ()),
@@ -82,6 +89,7 @@ STORES: Final[tuple[Store, ...]] = (
     Store("spool", "trusted", ("receive", "relay"), ("receive", "relay", "deidentify", EXPORTER)),
     Store("quarantine", "trusted", ("deidentify",), ("deidentify",)),
     Store("keys", "trusted", (), ("deidentify",)),
+    Store("buckets", "trusted", (), ("bridge", "lister", "deidentify")),
     Store("clean", "clean", ("deidentify", "catalog"), ("deidentify", "catalog", "score")),
 )
 

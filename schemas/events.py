@@ -26,6 +26,7 @@ LifecycleKind = Literal[
     "failed",
     "retracted",
     "resolved",
+    "source_deleted",
 ]
 
 T = TypeVar("T")
@@ -53,7 +54,10 @@ class Pointer(Value, frozen=True, kw_only=True):
     digest : str or None
         Of the range, where it is known: SHA-256 in hex, or ``xxh3:`` and 16 digits for spooled bytes.
     checksum : str, left out where it is not known
-        The same for stored objects: ``xxh3:`` and 16 digits. Release 0.1.0 gave them a `digest`.
+        The same for stored objects: ``xxh3:`` and 16 digits, or ``crc32:`` and 8 of the member of an archive, as
+        it is without compression. Release 0.1.0 gave stored objects a `digest`.
+    inflated : int, left out where the range is as it is
+        The range is a raw deflate stream (RFC 1951), a member of an archive, of so many bytes without compression.
     """
 
     uri: str
@@ -63,6 +67,7 @@ class Pointer(Value, frozen=True, kw_only=True):
     checksum: str | msgspec.UnsetType = (
         msgspec.UNSET
     )  # left out, so that a body of 0.1.0 is said again as it was
+    inflated: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Intake(Value, frozen=True, kw_only=True):
@@ -121,7 +126,14 @@ class Release(Value, frozen=True, kw_only=True):
 
 
 class ReceivedInstance(Value, frozen=True, kw_only=True):
-    """One instance as it came, by pointer; or released from the quarantine. Trusted."""
+    """One instance as it came, by pointer; or released from the quarantine. Trusted.
+
+    Attributes
+    ----------
+    dataset_offset : int
+        Bytes before the dataset at the pointer: preamble and file meta of an object of a bucket. What the
+        receiver keeps is the dataset alone.
+    """
 
     intake: Intake
     pointer: Pointer
@@ -133,6 +145,7 @@ class ReceivedInstance(Value, frozen=True, kw_only=True):
     received_at: float
     dataset_mismatch: bool = False
     release: Release | None = None
+    dataset_offset: int = 0
 
 
 class InstanceReceived(Value, frozen=True, kw_only=True):
@@ -156,6 +169,15 @@ class AssociationClosed(Value, frozen=True, kw_only=True):
     study_instance_uid: str
     association: str
     instances: int
+
+
+class ObjectDeleted(Value, frozen=True, kw_only=True):
+    """An object that was taken in is no longer in its bucket; the store itself has said so. Trusted."""
+
+    project: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    intake: Intake
 
 
 class CleanInstance(Value, frozen=True, kw_only=True):
@@ -396,6 +418,7 @@ class DeadLetter(Value, frozen=True, kw_only=True):
 EVENT_TYPES: dict[str, type[Value]] = {
     "org.prodrome.instance.received.v1": InstanceReceived,
     "org.prodrome.association.closed.v1": AssociationClosed,
+    "org.prodrome.object.deleted.v1": ObjectDeleted,
     "org.prodrome.instance.settled.v1": InstanceSettled,
     "org.prodrome.segment.relayed.v1": SegmentRelayed,
     "org.prodrome.instance.deidentified.v1": InstanceDeidentified,

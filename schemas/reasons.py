@@ -35,7 +35,7 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     # dead letters: the message itself cannot be worked on
     "malformed_message": ("deadletter", "The message is not valid JSON of its schema."),
     "unknown_version": ("deadletter", "The message type or version is not known to this reader."),
-    "missing_raw": ("deadletter", "The pointer's bytes are gone from the spool or bucket."),
+    "missing_raw": ("deadletter", "The pointer's bytes are gone from the spool or bucket, or overwritten."),
     "raw_corrupt": ("deadletter", "The bytes at the pointer do not match their checksum."),
     "crashed_worker": ("deadletter", "The instance ended its worker process three times."),
     "over_budget": ("deadletter", "The instance took longer than its time budget."),
@@ -56,6 +56,12 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     "no_usable_uid": ("refused", "No SOP Instance UID to key on."),
     "strict_mismatch": ("refused", "Dataset unlike command, and the source is set to strict."),
     "draining": ("refused", "An operator drains the system; new associations come later."),
+    "unknown_source": ("refused", "No source of the settings names the bucket and how the key begins."),
+    "object_gone": ("refused", "The store has no such object, or not any more."),
+    "object_denied": ("refused", "The store does not let us read the object, or has moved it to an archive."),
+    "not_dicom": ("refused", "The object is neither DICOM nor a zip archive."),
+    "bad_archive": ("refused", "The archive cannot be read, or is made to do harm."),
+    "bad_member": ("refused", "A member of an archive cannot be read, or is made to do harm."),
     "local_limit": ("refused", "The association cap is reached."),
 }
 

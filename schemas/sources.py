@@ -1,17 +1,21 @@
-"""A source: who may send, and how what it sends is treated.
+"""A source: who may send, or which part of a bucket is read, and how what comes from it is treated.
 
 The receiver admits an association only if one source matches its calling AE title, its address and the
-called AE title. What a source sets (project, quiet time, issuer, strictness) is in force from the door on.
+called AE title; the bridge admits an object only if a source names its bucket and how its key begins. What a
+source sets (project, quiet time, issuer, strictness) is in force from the door on.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable, Set
+from typing import Final
 
 import msgspec
 
 from schemas.ids import valid_project, valid_uid
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +51,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Associations at once; 0 sets no cap but the receiver's.
     reserved_associations : int
         So many of the receiver's slots are kept for this source, whoever else comes.
+    bucket : str
+        A bucket that is read instead of a sender that is waited for; what is about associations is then unused.
+    prefix : str
+        How the keys of this source begin; empty takes the whole bucket. Of several sources the longest wins.
     """
 
     name: str
@@ -62,6 +70,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     transfer_syntax_order: tuple[str, ...] = ()
     max_associations: int = 0
     reserved_associations: int = 0
+    bucket: str = ""
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         # msgspec turns a ValueError raised here into a ValidationError that names the table.
@@ -77,6 +87,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("transfer_syntax_order: expected UIDs")
         if not 0 <= self.reserved_associations <= (self.max_associations or self.reserved_associations):
             raise ValueError("reserved_associations: expected 0 up to max_associations")
+        if self.bucket and not _BUCKET.fullmatch(self.bucket):
+            raise ValueError("bucket: expected 3 to 63 lower case letters, digits, dots and dashes")
+        if self.prefix and not self.bucket:
+            raise ValueError("prefix: expected a bucket beside it")
 
 
 def matching(
@@ -105,10 +119,17 @@ def matching(
     peer = getattr(peer, "ipv4_mapped", None) or peer
     for source in sources:
         if (
-            called.strip() == (source.called_ae_title or own_title)
+            not source.bucket
+            and called.strip() == (source.called_ae_title or own_title)
             and (not source.calling_ae_titles or calling.strip() in source.calling_ae_titles)
             and (not source.certificates or not certificate.isdisjoint(map(str.lower, source.certificates)))
             and any(peer in ipaddress.ip_network(network) for network in source.addresses)
         ):
             return source
     return None
+
+
+def of_object(sources: Iterable[Source], bucket: str, key: str) -> Source | None:
+    """Return the source that an object belongs to, or None: then it is none of ours."""
+    found = [source for source in sources if source.bucket == bucket and key.startswith(source.prefix)]
+    return max(found, key=lambda source: len(source.prefix), default=None) if bucket else None

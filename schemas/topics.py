@@ -28,14 +28,17 @@ def _t(*names: str) -> tuple[str, ...]:
 
 TOPICS: Final[tuple[Topic, ...]] = (
     Topic("instance.received.v1", "trusted", 12, 7 * DAY_MS, ("relay", "bridge"), ("deidentify",),
-          _t("instance.received", "association.closed")),
+          _t("instance.received", "association.closed", "object.deleted")),
     Topic("instance.received.bulk.v1", "trusted", 12, 7 * DAY_MS, ("relay", "bridge", "lister"), ("deidentify",),
           _t("instance.received", "association.closed")),
-    Topic("instance.settled.v1", "trusted", 12, 7 * DAY_MS, ("deidentify", "relay"), ("ledger",),
+    Topic("instance.settled.v1", "trusted", 12, 7 * DAY_MS, ("deidentify", "relay", "bridge", "lister"), ("ledger",),
           _t("instance.settled", "segment.relayed")),
-    Topic("deadletter.trusted.v1", "trusted", 3, 30 * DAY_MS, ("deidentify", "ledger"), ("operator",),
+    Topic("deadletter.trusted.v1", "trusted", 3, 30 * DAY_MS, ("deidentify", "ledger", "bridge", "lister"),
+          ("operator",),
           _t("deadletter")),
     Topic("report.v1", "trusted", 12, 30 * DAY_MS, ("report",), ("subscribers",), ()),
+    # what a store says of its objects, in the store's own words; of no version of ours, and never believed
+    Topic("s3.events", "trusted", 3, 7 * DAY_MS, ("gateway",), ("bridge",), ()),
     Topic("instance.deidentified.v1", "clean", 12, 7 * DAY_MS, ("deidentify",), ("catalog",),
           _t("instance.deidentified", "instance.excluded", "association.closed")),
     Topic("study.revised.v1", "clean", 12, 30 * DAY_MS, ("catalog",), ("score", "subscribers"), _t("study.revised")),
@@ -57,6 +60,7 @@ KEYS: Final = {
     "instance.settled.v1": "`<spool>/<segment>`",
     "deadletter.trusted.v1": "`<topic>/<partition>` of the message, or `<spool>/<segment>/<record>` of its one instance",
     "report.v1": "nothing is written yet",
+    "s3.events": "whatever the store takes",
     "instance.deidentified.v1": _STUDY_KEY,
     "study.revised.v1": _STUDY_KEY,
     "study.revised.bulk.v1": _STUDY_KEY,

@@ -10,7 +10,8 @@ have each other's endpoints in their configurations, for the same reason: nobody
 
 Everybody logs in with SCRAM, at credentials in the cluster's metadata; the administrator, who makes them and is
 the broker itself, with PLAIN at a password in the configuration, which is there before any metadata are. So a
-home of an earlier release is closed by a new configuration alone.
+home of an earlier release is closed by a new configuration alone. With an S3 gateway there is one more listener,
+where nobody logs in and the access rules let nobody do anything but write the events of buckets.
 """
 
 import base64
@@ -70,10 +71,11 @@ def configure(layout: Layout, addresses: Addresses, host: str) -> None:
     (folder / "tmp").mkdir(parents=True)
     broker = f"CLIENT://{host}:{addresses.kafka}"
     controller = f"CONTROLLER://{host}:{addresses.kafka_controller}"
+    gateway = f",GATEWAY://{host}:{addresses.kafka_gateway}" if layout.s3 else ""
     placed = {
         "node.id": _number(host),
-        "listeners": f"{broker},{controller}",
-        "advertised.listeners": f"{broker},{controller}",
+        "listeners": f"{broker},{controller}{gateway}",
+        "advertised.listeners": f"{broker},{controller}{gateway}",
         "log.dirs": folder / "data",
     }
     settings = _FIXED | placed | _quorum(addresses) | _copies(layout.nodes) | _closed(layout)
@@ -114,7 +116,7 @@ def _closed(layout: Layout) -> dict[str, str | Path]:
     )
     protocol = "SASL_SSL" if layout.tls else "SASL_PLAINTEXT"
     found: dict[str, str | Path] = {
-        "listener.security.protocol.map": f"CONTROLLER:{protocol},CLIENT:{protocol}",
+        "listener.security.protocol.map": f"CONTROLLER:{protocol},CLIENT:{protocol},GATEWAY:PLAINTEXT",
         "listener.name.controller.plain.sasl.jaas.config": login,
         "listener.name.client.plain.sasl.jaas.config": login,
     }

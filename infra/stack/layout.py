@@ -47,12 +47,15 @@ class Layout:
         Whether Kafka and Cassandra speak TLS, with certificates that the stack makes.
     nodes : int
         Nodes of Kafka and of Cassandra, 1 or 3; a home keeps the number that it was made with.
+    s3 : bool
+        Whether there is an S3 gateway, which speaks to Kafka on a listener of its own.
     """
 
     home: Path
     lib: Path
     tls: bool = False
     nodes: int = 1
+    s3: bool = False
 
     def __post_init__(self) -> None:
         if self.nodes not in (1, len(HOSTS)):
@@ -84,6 +87,11 @@ class Layout:
         return self.secrets / "tls"
 
     @property
+    def credentials(self) -> Path:
+        """Access key of the S3 gateway: id and secret, a line each."""
+        return self.secrets / "s3.credentials"
+
+    @property
     def state(self) -> Path:
         """What was chosen at the first start: ports, socket."""
         return self.home / "stack.json"
@@ -111,6 +119,10 @@ class Addresses:
         Ports of the native protocol and between nodes.
     dicom : int
         Port of the DICOM receiver.
+    kafka_gateway : int
+        Port of Kafka for the S3 gateway alone.
+    s3 : int
+        Port of the S3 gateway.
     metrics : Mapping[str, int]
         Port of each role's `/metrics`, by role name.
     nodes : int
@@ -122,6 +134,8 @@ class Addresses:
     cassandra: int
     cassandra_storage: int
     dicom: int
+    kafka_gateway: int
+    s3: int
     metrics: Mapping[str, int] = field(default_factory=dict)
     nodes: int = 1
 
@@ -136,9 +150,22 @@ class Addresses:
         return LOOPBACK
 
     @property
+    def s3_endpoint(self) -> str:
+        """URL of the S3 gateway."""
+        return f"http://{self.host}:{self.s3}"
+
+    @property
     def ports(self) -> frozenset[int]:
         """All of them."""
-        fixed = (self.kafka, self.kafka_controller, self.cassandra, self.cassandra_storage, self.dicom)
+        fixed = (
+            self.kafka,
+            self.kafka_controller,
+            self.kafka_gateway,
+            self.cassandra,
+            self.cassandra_storage,
+            self.dicom,
+            self.s3,
+        )
         return frozenset((*fixed, *self.metrics.values()))
 
     @property

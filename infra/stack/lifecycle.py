@@ -24,6 +24,7 @@ from infra.stack import (
     certificates,
     configuration,
     fetch,
+    gateway,
     kafka_node,
     logins,
     ports,
@@ -82,6 +83,9 @@ def up(
         if supervisor is None:
             say("preparing Kafka and Cassandra")
             fetch.fetch(layout, say)
+            if layout.s3:
+                gateway.build(layout, say)
+                gateway.prepare(layout)
         else:
             _refuse_other_access(layout)
         _refuse_other_nodes(layout)
@@ -169,17 +173,17 @@ def _parts(layout: Layout, addresses: Addresses) -> list[Program]:
 
 def _access(layout: Layout) -> dict[str, bool]:
     """How the parts are closed, as it is written down when they start."""
-    return {"logins": True, "tls": layout.tls}
+    return {"logins": True, "tls": layout.tls, "s3": layout.s3}
 
 
 def _refuse_other_access(layout: Layout) -> None:
     """Parts that run keep their configuration: what closes them otherwise takes a stop and a start."""
     state = ports.read_state(layout)
     wanted = _access(layout)
-    if {name: state.get(name) for name in wanted} != wanted:
+    if {name: state.get(name, False) for name in wanted} != wanted:
         raise StackError(
             "Kafka and Cassandra run with other access rules than these settings say (an earlier release had no"
-            " logins; or PRODROME_STACK_TLS was changed): `prodrome down`, then `prodrome up`"
+            " logins; or PRODROME_STACK_TLS or _S3 was changed): `prodrome down`, then `prodrome up`"
         )
 
 

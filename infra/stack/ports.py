@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.stack.layout import HOSTS, Addresses, Layout, StackError
+from schemas.access import GATEWAY
 
 DEFAULTS: Final[dict[str, int]] = {
     "kafka": 19092,
@@ -27,6 +28,8 @@ DEFAULTS: Final[dict[str, int]] = {
     "cassandra": 19042,
     "cassandra_storage": 19700,
     "dicom": 11112,
+    "kafka_gateway": 19094,
+    "s3": 19070,
 }
 FIRST_METRICS: Final = 19200
 #: Who listens on a fixed port; a metrics port is its role's.
@@ -36,6 +39,8 @@ _OWNERS: Final[dict[str, str]] = {
     "cassandra": "cassandra",
     "cassandra_storage": "cassandra",
     "dicom": "receive",
+    "kafka_gateway": "kafka",
+    "s3": GATEWAY,
 }
 #: A stack has fewer ports in a row than this, so that the next one starts on a fresh row.
 _STEP: Final = 40
@@ -112,7 +117,8 @@ def choose(
     running : Collection[str]
         Names of the programs of this stack that run: who listens on their ports is they themselves.
     """
-    wanted = DEFAULTS | {_metrics(role): FIRST_METRICS + at for at, role in enumerate(roles)}
+    measured = [role for role in roles if role != GATEWAY]
+    wanted = DEFAULTS | {_metrics(role): FIRST_METRICS + at for at, role in enumerate(measured)}
     recorded: dict[str, int] = read_state(layout).get("ports", {})
     chosen: dict[str, int] = {}
     for name, default in wanted.items():
@@ -180,4 +186,6 @@ def _addresses(ports: dict[str, int], nodes: int) -> Addresses:
     metrics = {
         name.removeprefix("metrics:"): port for name, port in ports.items() if name.startswith("metrics:")
     }
-    return Addresses(metrics=metrics, nodes=nodes, **{name: ports[name] for name in DEFAULTS})
+    return Addresses(
+        metrics=metrics, nodes=nodes, **{name: ports.get(name, at) for name, at in DEFAULTS.items()}
+    )

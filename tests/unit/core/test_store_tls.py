@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.connections import S3Connection
 from infra.objects import Store
 from infra.stack import certificates
 from schemas.errors import SlowDown
@@ -52,7 +53,7 @@ def ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_store_is_reached_through_its_ca(ca: Path) -> None:
     """What is put arrives."""
-    assert Store("s3://bucket/prefix", "clean", str(ca)).put("key", b"data").length == 4
+    assert Store("s3://bucket/prefix", "clean", S3Connection(ca=ca)).put("key", b"data").length == 4
     assert Bucket.kept["/bucket/prefix/key"] == b"data"
 
 
@@ -60,5 +61,7 @@ def test_a_store_that_another_ca_signed_is_not_spoken_with(ca: Path, tmp_path: P
     """It may be anybody's: wait, and send nothing."""
     certificates.make(tmp_path / "other")
     with pytest.raises(SlowDown, match="refused a put"):
-        Store("s3://bucket/prefix", "clean", str(tmp_path / "other" / "ca.pem")).put("never", b"data")
+        Store("s3://bucket/prefix", "clean", S3Connection(ca=tmp_path / "other" / "ca.pem")).put(
+            "never", b"data"
+        )
     assert "/bucket/prefix/never" not in Bucket.kept

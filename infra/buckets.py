@@ -1,0 +1,255 @@
+"""The buckets of others, which prodrome reads and never writes; the only door to botocore's S3.
+
+1. `begin` asks for the first bytes of an object: one request that confirms it and says what it is.
+2. `read` returns bytes of exactly the version that was confirmed (If-Match, version id), checked against length and,
+   where the eTag is a digest, against that; large ones in parts beside each other.
+3. `pages` lists a prefix, a page in memory at a time.
+
+The endpoint comes from the settings alone. A request that fails is made again after a pause with jitter, a few
+times, then it is `SlowDown`. Keys go to the store byte for byte, odd ones too: obstore, which writes our own stores
+(`infra.objects`), takes ``/a`` for ``a`` and refuses ``a//b``.
+"""
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.session import Session
+from urllib3.exceptions import HTTPError as StreamError
+
+from infra.connections import S3Connection
+from schemas.buckets import ObjectVersion
+from schemas.errors import BadMessage, Refused, SlowDown
+
+T = TypeVar("T")
+
+#: Before each further attempt, seconds, each times a random number between a half and one and a half: a store that
+#: refuses every other request is then asked twice for one answer, and one that is down is left alone soon.
+PAUSES: Final = (0.1, 0.4, 1.6)
+CONNECT_SECONDS: Final = 4.0
+#: One silence of the store.
+READ_SECONDS: Final = 8.0
+#: For one object, all attempts together: so much, and the time that a line of 1 MB/s takes.
+PATIENCE_SECONDS: Final = 10.0
+BYTES_PER_SECOND: Final = 1e6
+#: Larger objects are read in parts of this size, so many beside each other.
+PART_BYTES: Final = 8 << 20
+PARTS: Final = 4
+#: As many keys as the protocol gives.
+PAGE_KEYS: Final = 1000
+
+_GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NoSuchBucket", "405", "MethodNotAllowed"})
+_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
+_DENIED: Final = frozenset({"403", "AccessDenied", "InvalidObjectState"})
+_PAST_END: Final = frozenset({"416", "InvalidRange"})
+#: The eTag of an object that was put whole, unless the store encrypts with keys of the user's.
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def patience(length: int) -> float:
+    """Return the seconds after which `Buckets.read` of so many bytes has ended, one way or the other."""
+    return PATIENCE_SECONDS + length / BYTES_PER_SECOND + CONNECT_SECONDS + READ_SECONDS
+
+
+class Buckets:
+    """A client of one endpoint; may be shared by threads, not by processes.
+
+    Parameters
+    ----------
+    connection : S3Connection
+        Where the store is and who we are to it.
+    """
+
+    def __init__(self, connection: S3Connection) -> None:
+        session = Session()
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": 1},  # ours, below, are counted
+            max_pool_connections=32,
+            s3={"addressing_style": "path"} if connection.endpoint else {},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            ignore_configured_endpoint_urls=True,
+            proxies={},
+        )
+        self._client = session.create_client("s3", config=config, **connection.client_arguments())
+        self._parts = ThreadPoolExecutor(PARTS, "bucket-part")
+
+    def begin(
+        self, bucket: str, key: str, length: int, version_id: str | None = None
+    ) -> tuple[ObjectVersion, bytes]:
+        """Return an object as it is now, and its first `length` bytes or all that it has.
+
+        Raises
+        ------
+        Refused
+            `object_gone`: there is none of this key or version. `object_denied`: the store does not let us read it, or
+            has moved it to an archive.
+        SlowDown
+            The store does not answer.
+        """
+        named = {"VersionId": version_id} if version_id else {}
+        try:
+            return self._persist(lambda: self._get(bucket, key, 0, length, named))
+        except ClientError as error:
+            if _code(error) in _PAST_END:  # no byte can be asked of an object without any
+                return self.look(bucket, key, version_id), b""
+            raise _refusal(error) from None
+
+    def look(self, bucket: str, key: str, version_id: str | None = None) -> ObjectVersion:
+        """Return an object as it is now; raises as `begin`."""
+        named = {"VersionId": version_id} if version_id else {}
+
+        def ask() -> ObjectVersion:
+            return _version(bucket, key, self._client.head_object(Bucket=bucket, Key=key, **named))
+
+        try:
+            return self._persist(ask)
+        except ClientError as error:
+            raise _refusal(error) from None
+
+    def read(self, version: ObjectVersion, offset: int, length: int) -> bytes:
+        """Return bytes of exactly this version, checked.
+
+        Raises
+        ------
+        BadMessage
+            `missing_raw`: it was deleted or overwritten, or the store denies it. `raw_corrupt`: twice it gave other
+            bytes than its eTag says.
+        SlowDown
+            The store does not answer.
+        """
+        named = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
+        checked = _MD5.fullmatch(version.etag) and (offset, length) == (0, version.size)
+        for _ in range(2):
+            data = self._read(version, offset, length, named)
+            if not checked or hashlib.md5(data, usedforsecurity=False).hexdigest() == version.etag:
+                return data
+        raise BadMessage("raw_corrupt", f"{length} bytes of a bucket are not what their eTag says")
+
+    def pages(self, bucket: str, prefix: str, after: str = "") -> Iterator[list[ObjectVersion]]:
+        """Yield the objects whose keys begin so and lie behind `after`, in the order of keys, as pages.
+
+        Raises
+        ------
+        Refused
+            `object_denied`, `object_gone`: the bucket is not there for us.
+        SlowDown
+            The store does not answer.
+        """
+        while True:
+            asked = {"Bucket": bucket, "Prefix": prefix, "StartAfter": after, "MaxKeys": PAGE_KEYS}
+            try:
+                answer = self._persist(lambda asked=asked: self._client.list_objects_v2(**asked))  # type: ignore[misc]
+            except ClientError as error:
+                raise _refusal(error) from None
+            page = [_listed(bucket, item) for item in answer.get("Contents", ())]
+            if page:
+                yield page
+                after = page[-1].key
+            if not answer.get("IsTruncated") or not page:
+                return
+
+    def _read(self, version: ObjectVersion, offset: int, length: int, named: dict[str, str]) -> bytes:
+        if length == 0:
+            return b""
+        starts = range(offset, offset + length, PART_BYTES)
+
+        def part(start: int) -> bytes:
+            wanted = min(PART_BYTES, offset + length - start)
+            ask = partial(self._get, version.bucket, version.key, start, wanted, named, version)
+            return self._persist(ask, length)[1]
+
+        try:
+            if len(starts) == 1:
+                return part(offset)
+            return b"".join(self._parts.map(part, starts))
+        except ClientError as error:
+            what = "deleted or denied" if _code(error) in _GONE | _DENIED else "overwritten"
+            raise BadMessage("missing_raw", f"the object was {what} before it was read") from None
+
+    def _get(
+        self,
+        bucket: str,
+        key: str,
+        start: int,
+        length: int,
+        named: dict[str, str],
+        known: ObjectVersion | None = None,
+    ) -> tuple[ObjectVersion, bytes]:
+        answer = self._client.get_object(
+            Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **named
+        )
+        found = _version(bucket, key, answer)
+        expected = min(length, found.size - start)
+        if known and (found.etag != known.etag or known.size not in (found.size, -1)):
+            raise _Short("another object than was asked for")
+        with closing(answer["Body"]) as body:
+            data = body.read(expected + 1)
+        if len(data) != expected or answer["ContentLength"] != expected:
+            raise _Short(f"expected {expected} bytes, came {len(data)}")
+        return found, bytes(data)
+
+    def _persist(self, ask: Callable[[], T], length: int = 0) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS + length / BYTES_PER_SECOND
+        for pause in (*PAUSES, None):
+            try:
+                return ask()
+            except ClientError as error:
+                if _code(error) in _GONE | _CHANGED | _DENIED | _PAST_END:
+                    raise
+                problem = f"the store answers {_code(error)}"
+            except (BotoCoreError, HTTPClientError, StreamError, OSError, _Short) as error:
+                # Only its kind: a library's text may quote the key.
+                problem = str(error) if isinstance(error, _Short) else type(error).__name__
+            if time.monotonic() > deadline:
+                break
+            if pause is not None:
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter, no secret
+        raise SlowDown(f"a bucket cannot be read: {problem}")
+
+
+class _Short(Exception):
+    """The answer is not what its header, or the request, said."""
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _refusal(error: ClientError) -> Refused:
+    if _code(error) in _DENIED:
+        return Refused("object_denied", "the store does not let us read it, or has moved it to an archive")
+    return Refused("object_gone", "there is no such object now")
+
+
+def _version(bucket: str, key: str, answer: dict[str, Any]) -> ObjectVersion:
+    # Of a part the whole size stands behind the slash: bytes 0-8191/204800.
+    size = answer.get("ContentRange", "").rpartition("/")[2]
+    return ObjectVersion(
+        bucket=bucket,
+        key=key,
+        size=int(size) if size.isdigit() else answer["ContentLength"],
+        etag=answer["ETag"].strip('"'),
+        version_id=None if answer.get("VersionId") in (None, "", "null") else answer["VersionId"],
+        modified=answer["LastModified"].timestamp(),
+    )
+
+
+def _listed(bucket: str, item: dict[str, Any]) -> ObjectVersion:
+    return ObjectVersion(
+        bucket=bucket,
+        key=item["Key"],
+        size=item["Size"],
+        etag=item["ETag"].strip('"'),
+        modified=item["LastModified"].timestamp(),
+    )
