@@ -22,7 +22,8 @@ from schemas.topics import BY_NAME
 
 #: stage -> the zone whose keyspace tells it
 STAGES: Final = {
-    "relay": "trusted", "deidentify": "trusted", "deidentify-bulk": "trusted", "ledger": "trusted",
+    "relay": "trusted", "bridge": "trusted", "lister": "trusted",
+    "deidentify": "trusted", "deidentify-bulk": "trusted", "ledger": "trusted",
     "catalog": "clean", "score": "clean",
 }  # fmt: skip
 #: Empty for this long counts as drained: longer than the relay and a batch of any stage take to say so.

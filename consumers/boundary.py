@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import xxhash
 from blake3 import blake3
 
 from consumers.deid.engine import (
@@ -158,7 +159,9 @@ class Boundary:
             profile=self._profile,
             keys=keys,
         )
-        path = f"{project}/{key[:2]}/{key}"
+        # By its bytes too: one content may come in two encodings (fragments, offset tables, padding), and the object
+        # of the version that counts must not give way to that of its duplicate.
+        path = f"{project}/{key[:2]}/{key}-{xxhash.xxh3_64_hexdigest(done.part10)}"
         metadata = base64.b64encode(zlib.compress(done.metadata_json, COMPRESSION)).decode()
         small = len(metadata) <= self._settings.catalog.metadata_inline_bytes
         return Crossing(

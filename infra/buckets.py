@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from botocore.config import Config
@@ -47,9 +48,13 @@ PARTS: Final = 4
 PAGE_KEYS: Final = 1000
 
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "NoSuchBucket", "405", "MethodNotAllowed"})
-_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
-_DENIED: Final = frozenset({"403", "AccessDenied", "InvalidObjectState"})
 _PAST_END: Final = frozenset({"416", "InvalidRange"})
+#: About us and not about the object: waited for until somebody mends it.
+_LOGIN: Final = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
+)
+#: The answer that may be another one later (RFC 9110, RFC 6585), besides all of 500 and above.
+_LATER: Final = frozenset({408, 425, 429})
 #: The eTag of an object that was put whole, unless the store encrypts with keys of the user's.
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -159,6 +164,11 @@ class Buckets:
             if not answer.get("IsTruncated") or not page:
                 return
 
+    def close(self) -> None:
+        """End the connections."""
+        self._parts.shutdown()
+        self._client.close()
+
     def _read(self, version: ObjectVersion, offset: int, length: int, named: dict[str, str]) -> bytes:
         if length == 0:
             return b""
@@ -174,7 +184,7 @@ class Buckets:
                 return part(offset)
             return b"".join(self._parts.map(part, starts))
         except ClientError as error:
-            what = "deleted or denied" if _code(error) in _GONE | _DENIED else "overwritten"
+            what = "overwritten" if _status(error) == HTTPStatus.PRECONDITION_FAILED else "deleted or denied"
             raise BadMessage("missing_raw", f"the object was {what} before it was read") from None
 
     def _get(
@@ -205,7 +215,7 @@ class Buckets:
             try:
                 return ask()
             except ClientError as error:
-                if _code(error) in _GONE | _CHANGED | _DENIED | _PAST_END:
+                if _is_final(error):
                     raise
                 problem = f"the store answers {_code(error)}"
             except (BotoCoreError, HTTPClientError, StreamError, OSError, _Short) as error:
@@ -226,10 +236,20 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _is_final(error: ClientError) -> bool:
+    """Whether the same question has the same answer later."""
+    status = _status(error)
+    return 400 <= status < 500 and status not in _LATER and _code(error) not in _LOGIN
+
+
 def _refusal(error: ClientError) -> Refused:
-    if _code(error) in _DENIED:
-        return Refused("object_denied", "the store does not let us read it, or has moved it to an archive")
-    return Refused("object_gone", "there is no such object now")
+    if _code(error) in _GONE:
+        return Refused("object_gone", "there is no such object now")
+    return Refused("object_denied", f"the store does not let us read it: {_status(error)}")
 
 
 def _version(bucket: str, key: str, answer: dict[str, Any]) -> ObjectVersion:

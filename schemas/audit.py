@@ -35,6 +35,7 @@ ACTIONS: Final[dict[str, Event]] = {
     "pause": _SOFTWARE,
     "resume": _SOFTWARE,
     "drain": _SOFTWARE,
+    "backfill": Event("110107", "Import", "C"),
     "audit": Event("110101", "Audit Log Used", "R"),
     "trace": Event("110112", "Query", "E"),
     "reidentify": Event("110106", "Export", "R"),

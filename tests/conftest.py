@@ -16,6 +16,7 @@ from infra.connections import CassandraConnection, KafkaConnection
 from infra.stack.layout import Addresses, Layout
 from infra.stack.lifecycle import down, up
 from infra.stack.logins import cassandra_as, kafka_as
+from tests.gateway import Gateway, running_gateway
 
 _PREFIX = "prodrome-test-"
 _LIB = Path(__file__).parent.parent / ".prodrome" / "lib"
@@ -60,6 +61,13 @@ def kafka_at(shared_layout: Layout, stack: Addresses) -> KafkaConnection:
 def cassandra_at(shared_layout: Layout, stack: Addresses) -> CassandraConnection:
     """The stack's Cassandra, as one who may do everything."""
     return cassandra_as(shared_layout, stack)
+
+
+@pytest.fixture(scope="session")
+def s3_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A real S3 gateway; shared, so make a bucket of your own."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), _LIB) as running:
+        yield running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

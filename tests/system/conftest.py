@@ -30,6 +30,9 @@ def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPat
     running = House.of(make_layout("house"), folder, {
         "PRODROME_READER_PORT": str(free_port()),
         "PRODROME_READER_TOKENS_FILE": str(tokens),
+        "PRODROME_STACK_S3": "true",
+        "PRODROME_LISTER_INTERVAL_SECONDS": "3",
+        "PRODROME_LISTER_YOUNG_SECONDS": "5",
     })  # fmt: skip
     running.up()
     yield running

