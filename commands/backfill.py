@@ -77,7 +77,7 @@ class Backfill:
             raise SettingsError("no [[source]] of PRODROME_RECEIVE_SOURCES names this bucket and prefix")
         self.source = Source(name=source.name, bucket=bucket, prefix=prefix)
         self._since = since
-        self._name = f"backfill s3://{bucket}/{prefix} {since:.0f}"
+        self._name = f"backfill {since:.0f}"
 
     def count(self) -> Counter[str]:
         """Return how much is there, and how much of it is known."""

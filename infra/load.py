@@ -36,7 +36,10 @@ def mr_instance(seed: str, study: int, number: int, side: int = 64) -> bytes:
     dataset.PatientName, dataset.PatientID = f"LOADTEST^{seed}^{study}", f"LT-{seed}-{study:05d}"
     dataset.PatientBirthDate, dataset.PatientSex = "19500101", "O"
     dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "20240601"
-    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = f"{number % 240000:06d}"
+    minutes, second = divmod(number % 86400, 60)
+    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = (
+        f"{minutes // 60:02d}{minutes % 60:02d}{second:02d}"
+    )
     dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", f"ACC{study:06d}", ""
     dataset.Modality, dataset.Manufacturer = "MR", "synthetic"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, number + 1

@@ -104,7 +104,7 @@ class Lister:
         Parameters
         ----------
         name : str
-            Of the look: what is remembered is remembered under it.
+            Of the look: what is remembered is remembered under it, for this bucket and prefix.
         source : Source
             Bucket and prefix.
         since : float
@@ -119,6 +119,7 @@ class Lister:
         SlowDown
             Something does not answer; the next look goes on where this one was.
         """
+        name = f"{name} s3://{source.bucket}/{source.prefix}"  # a source that moves begins anew
         after = self._begin(name)
         outcomes: Counter[str] = Counter()
         listed = runs = resting = 0
@@ -211,7 +212,7 @@ def run(
 def _look(lister: Lister, source: Source, clock: Clock) -> None:
     began = clock.monotonic()
     try:
-        look = lister.look(f"lister {source.name}", source)
+        look = lister.look("lister", source)
     except Refused as refusal:
         log.error("source %s cannot be listed: %s", source.name, refusal)
         metrics.inc("prodrome_bucket_objects_total", role=NAME, outcome=refusal.reason)

@@ -197,7 +197,7 @@ def test_a_hostile_event_is_a_dead_letter_or_a_refusal(house: House, bucket: Buc
 
     def letters() -> list[dict]:
         listed = house.prodrome("deadletters", "list", "--stage", "bridge", "--json").stdout
-        found = [json.loads(line) for line in listed.splitlines()]
+        found = [letter for line in listed.splitlines() if "reason" in (letter := json.loads(line))]
         return found if len(found) >= 2 else []
 
     assert {letter["reason"] for letter in eventually(letters, "letters")} == {"malformed_message"}
