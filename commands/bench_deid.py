@@ -28,6 +28,7 @@ from rich.progress import Progress
 
 from commands.benching import deid_canaries, deid_table, pixel_load
 from commands.benching.deid_load import SIDE, ct_series, enhanced
+from commands.benching.installed import install
 from commands.benching.pages import Figures, console, show, write_page
 from commands.wiring import settings, told
 from consumers.deid.engine import ProjectKeys, basic_profile, deidentify_file
@@ -79,7 +80,7 @@ def bench_deid(
 ) -> None:
     """Measure de-identification beside other tools: CPU a file, MB a second, rows of the table that stay."""
     with told(), tempfile.TemporaryDirectory(prefix="prodrome-bench-") as temporary:
-        peers = install_peers(settings().home / "bench" / "deid-peers")
+        peers = install(settings().home / "bench" / "deid-peers", PEERS)
         here = Path(temporary)
         loads = {
             f"CT, 258 elements, {2 * SIDE * SIDE // 1024} kB": ct_series(instances),
@@ -97,24 +98,6 @@ def bench_deid(
         show(figures)
     if page is not None:
         write_page(page, "deid", "De-identification beside its peers", f"{repeats} repeats.", tables)
-
-
-def install_peers(folder: Path) -> Path:
-    """Install the peers, if they are not there yet, and return their Python."""
-    python = folder / "bin" / "python"
-    wanted = [f"{name}=={version}" for name, version in PEERS.items()]
-    stamp = folder / "installed"
-    if stamp.exists() and stamp.read_text() == " ".join(wanted):
-        return python
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ProdromeError(f"the peers were not installed: {done.stderr.strip().splitlines()[-1:]}")
-    stamp.write_text(" ".join(wanted))
-    return python
 
 
 def run_tool(tool: str, source: Path, target: Path, peers: Path) -> Run:

@@ -84,12 +84,15 @@ def letters(found: Settings, tables: Tables, wanted: Wanted) -> Iterator[Letter]
 
 def replay_letters(tables: Tables, producer: Publisher, some: Sequence[Letter]) -> Counter[str]:
     """Put letters of one zone back on their topics, then note it."""
-    able = [letter for letter in some if letter.event.value]
+    placed = [letter for letter in some if letter.event.topic in BY_NAME]
+    able = [letter for letter in placed if letter.event.value]
     producer.send([_again(letter.event) for letter in able])
     _note(tables, able, "replayed")
     done = Counter({"replayed": len(able)})
-    if len(able) < len(some):
-        done["without the message, which was too large to keep"] = len(some) - len(able)
+    if len(able) < len(placed):
+        done["without the message, which was too large to keep"] = len(placed) - len(able)
+    if len(placed) < len(some):
+        done["not of a topic of ours: what they were about, the lister finds"] = len(some) - len(placed)
     return done
 
 

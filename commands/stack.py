@@ -231,6 +231,8 @@ def role_environment(
         "PRODROME_HOME": str(found.home),
     }
     strange = tuple(f"{PREFIX}{zone.upper()}_" for zone in logins.ZONES if not access.uses(principal, zone))
+    if not gateway.reads_buckets(principal):
+        strange = (*strange, f"{PREFIX}BUCKETS_")
     return {name: value for name, value in environment.items() if not name.startswith(strange)}
 
 

@@ -53,7 +53,7 @@ class Store:
         if parts.scheme == "file":
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
-            self._store = from_url(url, **_options(connection or S3Connection()))
+            self._store = from_url(url, **s3_options(connection or S3Connection()))
 
     def put(self, key: str, data: bytes) -> Pointer:
         """Write an object unless it is there already, and return the pointer to it.
@@ -150,7 +150,7 @@ class Store:
         return key
 
 
-def _options(connection: S3Connection) -> dict[str, Any]:
+def s3_options(connection: S3Connection) -> dict[str, Any]:
     """Return what obstore makes a client of S3 with."""
     client: dict[str, Any] = {"allow_http": True} if connection.endpoint.startswith("http://") else {}
     if connection.ca:

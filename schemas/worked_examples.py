@@ -22,6 +22,7 @@ from schemas.events import (
     Intake,
     Lifecycle,
     ModelIdentity,
+    ObjectDeleted,
     Pointer,
     Prediction,
     PredictionInput,
@@ -69,6 +70,12 @@ _RECEIVED: Final = InstanceReceived(
 )
 _CLOSED: Final = AssociationClosed(
     project="default", study_instance_uid=_STUDY, association=_ASSOCIATION, instances=4
+)
+_DELETED: Final = ObjectDeleted(
+    project="default",
+    study_instance_uid=_STUDY,
+    sop_instance_uid="1.2.826.0.1.3680043.10.1234.1.1",
+    intake=Intake(spool="s3-archive", segment=3, record=41),
 )
 _SETTLED: Final = InstanceSettled(
     spool=_SPOOL,
@@ -200,6 +207,7 @@ _LETTER: Final = DeadLetter(
 EXAMPLES: Final[tuple[tuple[str, str, Value], ...]] = (
     ("org.prodrome.instance.received.v1", "", _RECEIVED),
     ("org.prodrome.association.closed.v1", "", _CLOSED),
+    ("org.prodrome.object.deleted.v1", "", _DELETED),
     ("org.prodrome.instance.settled.v1", "", _SETTLED),
     (
         "org.prodrome.segment.relayed.v1",

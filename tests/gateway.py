@@ -29,8 +29,7 @@ class Gateway:
     def __init__(self, folder: Path, program: Path) -> None:
         self.folder, self._program = folder, program
         (folder / "data").mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = int(taken.getsockname()[1])
+        self.port = free_port()
         write_secret(folder / "credentials", "tests\nof-a-gateway-that-nobody-else-reaches\n")
         self.connection = self.through(self.port)
         self.start()
@@ -73,6 +72,12 @@ class Gateway:
                 return answer.status == 200
         except OSError:
             return False
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -57,7 +57,7 @@ STAGES: Final = tuple(w for w in WORKLOADS if w.role not in DOOR)
 
 
 #: Stores of `schemas.access` that are folders of their own, and no object stores.
-_FILES: Final = ("spool", "keys")
+_FILES: Final = ("spool", "keys", "buckets")
 
 
 def principal_of(role: str) -> str:

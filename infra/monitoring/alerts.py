@@ -62,6 +62,8 @@ ALERTS: Final = (
           "Stage {{ $labels.stage }} waits for a dependency again and again"),
     Alert("StagePaused", "max by (stage) (prodrome_stage_paused)", "==", "1", "1h", "ticket",
           "Stage {{ $labels.stage }} has been paused by an operator for an hour: was it forgotten?"),
+    Alert("ListerLate", "(time() - max by (source) (prodrome_lister_last_seconds)) or vector(0)", ">", "3600", "10m", "ticket",
+          "The objects of {{ $labels.source }} were last listed {{ $value | humanizeDuration }} ago: what events lost is not found"),
     # what ended badly
     Alert("DeadLetters", "sum by (stage) (increase(prodrome_stage_deadletters_total[1h])) or vector(0)", ">", "0", "0m", "ticket",
           "Stage {{ $labels.stage }} wrote {{ $value | humanize }} dead letters within an hour"),

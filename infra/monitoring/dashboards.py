@@ -63,6 +63,10 @@ INGEST: Final = (
     _p("Spool: age of what it keeps", "s", ("max(prodrome_spool_oldest_seconds)", "oldest segment")),
     _p("Spool: hours to full", "h", ("prodrome:spool_hours_to_full", "at the present rate")),
     _p("Not relayed yet", "short", ("max(prodrome_relay_unrelayed_instances)", "instances")),
+    _p("Objects of buckets, by what became of them", "reqps",
+       ("sum by (outcome) (rate(prodrome_bucket_objects_total[5m])) or vector(0)", "{{outcome}}")),
+    _p("Buckets: since they were last listed", "s",
+       ("(time() - max by (source) (prodrome_lister_last_seconds)) or vector(0)", "{{source}}")),
     _p("Relayed, and segments freed", "short", ("sum(increase(prodrome_relay_instances_total[5m]))", "instances"),
        ("sum(increase(prodrome_relay_segments_freed_total[5m]))", "segments")),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from rich.console import Console
 from infra.secret_files import read_secret, write_secret
 from infra.settings import GATEWAY_BUCKET
 from infra.stack.layout import Addresses, Layout, MissingPrerequisite, StackError
-from schemas.access import ADMIN, GATEWAY, OPERATOR, STORES, store_rights
+from schemas.access import GATEWAY, OPERATOR, STORES, store_rights
 
 MODULE: Final = "github.com/versity/versitygw"
 VERSION: Final = "v1.7.0"
@@ -74,8 +74,7 @@ def prepare(layout: Layout) -> None:
 
 def as_settings(layout: Layout, addresses: Addresses, principal: str) -> dict[str, str]:
     """Return the settings by which a principal reads the bucket; nothing for one that does not."""
-    buckets = next(store for store in STORES if store.name == "buckets")
-    if principal != ADMIN and not store_rights(principal, buckets):
+    if not reads_buckets(principal):
         return {}
     found = {
         "PRODROME_BUCKETS_ENDPOINT": addresses.s3_endpoint,
@@ -84,6 +83,11 @@ def as_settings(layout: Layout, addresses: Addresses, principal: str) -> dict[st
     if principal in ("bridge", OPERATOR):
         found["PRODROME_BRIDGE_EVENTS"] = f"kafka:{EVENTS}"
     return found
+
+
+def reads_buckets(principal: str) -> bool:
+    """Whether a principal has anything to do with the buckets of others."""
+    return any(store_rights(principal, store) for store in STORES if store.name == "buckets")
 
 
 def become(layout: Layout, addresses: Addresses) -> NoReturn:

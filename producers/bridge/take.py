@@ -9,7 +9,7 @@
    them.
 
 Two processes that take the same object in the same moment may number it twice: the second intake then settles as a
-duplicate. An object that is refused is noted with its reason, so that it is not read again.
+duplicate. An object that is refused for what it is, is noted with its reason, so that it is not read again.
 
 It deletes no message and reads no dataset to its end.
 """
@@ -37,7 +37,7 @@ from producers.bridge.numbers import Numbers, Told, spool_of
 from producers.outbox import Arrived, events_of, relayed
 from schemas.buckets import ObjectVersion
 from schemas.codec import Message, encode
-from schemas.errors import Refused, SlowDown
+from schemas.errors import BadMessage, Refused, SlowDown
 from schemas.events import Arrival, Intake, ObjectDeleted, Pointer, ReceivedInstance
 from schemas.ids import study_key
 from schemas.sources import Source, of_object
@@ -66,6 +66,9 @@ _REFUSE: Final = (
     "INSERT INTO bucket_objects (bucket, folder, part, key, version, state, reason, at)"
     " VALUES (?, ?, ?, ?, ?, 'refused', ?, ?)"
 )
+
+#: What the bytes themselves say: it is noted, and not read again. Other refusals may be mended.
+OF_ITS_BYTES: Final = frozenset({"not_dicom", "no_usable_uid", "too_large", "bad_archive"})
 
 Partition = tuple[str, str, int]
 
@@ -205,7 +208,8 @@ class Taking:
         for (one, row), result in zip(fresh, looked, strict=True):
             if isinstance(result, Refused):
                 done[result.reason] += 1
-                self._write([(one.version, (_REFUSE, result.reason))])
+                if result.reason in OF_ITS_BYTES:
+                    self._write([(one.version, (_REFUSE, result.reason))])
             else:
                 claims.append((one, row, result))
         some: list[tuple[Seen, Any, list[Piece]]] = []
@@ -255,12 +259,9 @@ class Taking:
     def _read(self, version: ObjectVersion, offset: int, length: int) -> bytes:
         try:
             return self._buckets.read(version, offset, length)
-        except SlowDown:
-            raise
-        except Exception as error:
-            if getattr(error, "reason", "") == "missing_raw":
-                raise Refused("object_gone", "it was deleted or overwritten while it was looked at") from None
-            raise
+        except BadMessage as error:
+            reason = "object_gone" if error.reason == "missing_raw" else "edge_failed"
+            raise Refused(reason, error.detail) from None
 
     def _publish(self, claims: Sequence[tuple[Seen, Any, list[Piece]]], lane: str) -> None:
         numbered = [(one, self._number(one, row, pieces), pieces) for one, row, pieces in claims]
@@ -385,6 +386,12 @@ def _caught(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return step(item)
         except (Refused, SlowDown) as error:
             return error
+        except Exception as error:  # a defect of ours is one object's affair; its text may quote a key
+            where = error.__traceback__.tb_next if error.__traceback__ else None
+            log.error(
+                "an object cannot be taken in: %s at %s", type(error).__name__, where and where.tb_lineno
+            )
+            return Refused("edge_failed", type(error).__name__)
 
     return run
 

@@ -1,6 +1,7 @@
 """What lands in a bucket is taken in as what comes by C-STORE is: through events, through the lister, through both."""
 
 import json
+import os
 import random
 import signal
 import threading
@@ -37,13 +38,16 @@ def bucket(house: House) -> Bucket:
 
 @pytest.fixture(scope="module")
 def files(shared: Callable[[str], Path]) -> list[Path]:
-    """Every file of the shared data that has the DICM prefix."""
+    """Every file of the shared data that has the DICM prefix; of the 384 brain slices a tenth, but for RUN_SLOW=1."""
 
     def is_dicom(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
 
-    return sorted(path for path in shared("").rglob("*") if path.is_file() and is_dicom(path))
+    found = sorted(path for path in shared("").rglob("*") if path.is_file() and is_dicom(path))
+    brain = [path for path in found if "brain-mri" in path.parts]
+    left_out = set() if os.environ.get("RUN_SLOW") else {path for i, path in enumerate(brain) if i % 10}
+    return [path for path in found if path not in left_out]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +90,10 @@ def _bridge(house: House, events: list) -> Given:
 
 @pytest.mark.timeout(900)
 def test_every_way_takes_the_same_instances_once(house: House, three_ways, files: list[Path]):
-    """801 objects under odd keys: the same set of versions, nothing in flight, nothing dead, whichever way."""
+    """Objects under odd keys: the same set of versions, nothing in flight, nothing dead, whichever way."""
     sets = {project: effective(house, project) for project in ("buckets", "buckets-listed", "buckets-both")}
     assert len({frozenset(found) for found in sets.values()}) == 1
-    assert len(next(iter(sets.values()))) > 500
+    assert len(next(iter(sets.values()))) > len(files) / 3
     for outcomes in three_ways.values():
         assert sum(outcomes.values()) == len(files) - UNUSABLE
         assert "dead" not in outcomes

@@ -11,7 +11,7 @@ from stage_rig import Outbox
 from infra.cassandra import Tables
 from infra.clock import ManualClock
 from infra.load import mr_instance
-from producers.bridge import numbers
+from producers.bridge import numbers, take
 from producers.bridge.bridge import Bridge
 from producers.bridge.dialects import Sighting
 from producers.bridge.sources import Event
@@ -154,6 +154,23 @@ def test_what_holds_no_instance_is_refused_and_known(source, bucket, taking, out
     assert taking.take(_created(source, "k"), "live") == {reason: 1}
     assert taking.take(_created(source, "k"), "live") == {"known": 1}
     assert not outbox.sent
+
+
+def test_a_defect_of_ours_is_one_objects_affair(source, bucket, taking, outbox, monkeypatch):
+    """The others of its batch pass; it is not noted, so that a release that is mended finds it."""
+    keys = _fill(bucket, 3)
+    read = take.instance_of
+
+    def defective(begin, size, more):
+        found = read(begin, size, more)
+        if begin == bucket.objects[keys[1]][0][: len(begin)]:
+            raise ZeroDivisionError
+        return found
+
+    monkeypatch.setattr(take, "instance_of", defective)
+    assert taking.take(_created(source, *keys), "live") == {"taken": 2, "edge_failed": 1}
+    monkeypatch.setattr(take, "instance_of", read)
+    assert taking.take(_created(source, *keys), "live") == {"taken": 1, "known": 2}
 
 
 def test_objects_that_no_source_names_are_not_asked_for(source, bucket, taking):

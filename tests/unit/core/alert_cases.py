@@ -57,6 +57,7 @@ CASES: Final[dict[str, Case]] = {
         {'prodrome_receive_refused_total{reason="no_space"}': "0+5x75"},
         {'prodrome_receive_refused_total{reason="draining"}': "0+5x75"},
     ),
+    "ListerLate": _level('prodrome_lister_last_seconds{source="s"}', -4000, 4000),
     "SlotsShort": Case(
         {'prodrome_receive_associations{source="a"}': "60x75", "prodrome_receive_slots": "64x75"},
         {'prodrome_receive_associations{source="a"}': "30x75", "prodrome_receive_slots": "64x75"},

@@ -29,7 +29,7 @@ def test_every_table_has_a_row_and_every_row_a_table() -> None:
 
 def test_every_name_is_a_principal() -> None:
     """A right of somebody unknown is a spelling mistake."""
-    known = {*access.PRINCIPALS, *access.PLANNED}
+    known = {*access.PRINCIPALS, *access.PLANNED, access.GATEWAY}
     for row in (*TOPICS, *access.TABLES, *access.STORES):
         assert {*row.writers, *row.readers} <= known, row.name
 
@@ -60,10 +60,16 @@ def test_only_deidentify_and_people_have_the_master_secret() -> None:
 
 def test_a_scorer_is_not_told_where_the_trusted_zone_is(tmp_path: Path) -> None:
     """Its settings name its own password files, and nothing of the other zone, whatever `up` was called with."""
-    addresses = Addresses(kafka=1, kafka_controller=2, cassandra=3, cassandra_storage=4, dicom=5)
-    given = {"PRODROME_TRUSTED_STORE": "s3://raw", "PRODROME_SCORE_THREADS": "2"}
+    addresses = Addresses(
+        kafka=1, kafka_controller=2, cassandra=3, cassandra_storage=4, dicom=5, kafka_gateway=6, s3=7
+    )
+    given = {
+        "PRODROME_TRUSTED_STORE": "s3://raw",
+        "PRODROME_BUCKETS_CREDENTIALS_FILE": "/somewhere",
+        "PRODROME_SCORE_THREADS": "2",
+    }
     found = role_environment(load({"PRODROME_HOME": str(tmp_path)}), addresses, given, "score")
-    assert not any("TRUSTED" in name for name in found)
+    assert not any("TRUSTED" in name or "BUCKETS" in name for name in found)
     files = {Path(value).name for name, value in found.items() if name.endswith("PASSWORD_FILE")}
     assert files == {"score.kafka", "score.cassandra"}
     assert found["PRODROME_SCORE_THREADS"] == "2"
