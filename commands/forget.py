@@ -42,7 +42,8 @@ from schemas.topics import BY_NAME
 
 #: Topics whose messages speak of a patient's images, by pseudonym or (trusted) by UID.
 TOLD: Final = (
-    "instance.received.v1", "instance.received.bulk.v1", "deadletter.trusted.v1", "instance.deidentified.v1",
+    "s3.events", "instance.received.v1", "instance.received.bulk.v1", "deadletter.trusted.v1",
+    "instance.deidentified.v1",
     "study.revised.v1", "study.revised.bulk.v1", "prediction.v1", "lifecycle.v1", "deadletter.v1",
 )  # fmt: skip
 _PARTITIONED: Final = ("open_studies", "waiting_runs")

@@ -134,7 +134,10 @@ def taking_of(
     read = tuple(source for source in sources(found) if source.bucket)
     if not read:
         raise SettingsError("PRODROME_RECEIVE_SOURCES: expected a [[source]] with a bucket, came none")
-    tables, buckets = tables_of(found.trusted), Buckets(buckets_of(found.buckets))
+    tables, buckets = (
+        tables_of(found.trusted),
+        Buckets(buckets_of(found.buckets), etag_md5=found.buckets.etag_md5),
+    )
     taking = Taking(
         role,
         buckets,

@@ -82,7 +82,8 @@ class RawObjects:
 
     @cached_property
     def _buckets(self) -> Buckets:
-        return Buckets(buckets_of(self._settings.buckets))
+        found = self._settings.buckets
+        return Buckets(buckets_of(found), etag_md5=found.etag_md5)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -63,7 +63,7 @@ _LOGIN: Final = frozenset(
 )
 #: The answer that may be another one later (RFC 9110, RFC 6585), besides all of 500 and above.
 _LATER: Final = frozenset({408, 425, 429})
-#: The eTag of an object that was put whole, unless the store encrypts with keys of the user's.
+#: An eTag that may be an MD5; that of an object that came in parts has a dash.
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -79,9 +79,12 @@ class Buckets:
     ----------
     connection : S3Connection
         Where the store is and who we are to it.
+    etag_md5 : bool
+        Whether the eTag of an object that was put whole is its MD5.
     """
 
-    def __init__(self, connection: S3Connection) -> None:
+    def __init__(self, connection: S3Connection, *, etag_md5: bool = True) -> None:
+        self._etag_md5 = etag_md5
         session = Session()
         # botocore's own reading of times is three quarters of what a listing costs.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time_of)
@@ -145,7 +148,7 @@ class Buckets:
             The store does not answer.
         """
         named = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
-        checked = _MD5.fullmatch(version.etag) and (offset, length) == (0, version.size)
+        checked = self._etag_md5 and _MD5.fullmatch(version.etag) and (offset, length) == (0, version.size)
         for _ in range(2):
             data = self._read(version, offset, length, named)
             if not checked or hashlib.md5(data, usedforsecurity=False).hexdigest() == version.etag:

@@ -156,6 +156,9 @@ class Buckets:
     )
     tls_ca: str = _setting("", "PEM file of the CAs that signed the service; empty takes the system's list")
     allow_plaintext: bool = _setting(False, "Speak plain http with it beyond loopback")
+    etag_md5: bool = _setting(
+        True, "Hold objects that were put whole against their eTag; false where it is no MD5 (SSE-KMS, SSE-C)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
