@@ -5,6 +5,7 @@ length that its archive says, and no further. What a batch is about to need is r
 other, within a bound of bytes: a store far away takes its time for each.
 """
 
+import time
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ from schemas.events import Pointer
 #: Read ahead at once, a worker process: requests, and bytes.
 AHEAD: Final = 8
 AHEAD_BYTES: Final = 64 << 20
+#: Long enough that a share of jobs ends at once while the store is away, short against the stage's own pauses.
+AWAY_SECONDS: Final = 2.0
 
 
 class RawObjects:
@@ -31,7 +34,7 @@ class RawObjects:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ahead: dict[str, Future[bytes]] = {}
-        self._away = False  # the store did not answer: nothing more is asked before the next batch
+        self._away_until = 0.0  # the store did not answer: nothing is asked of it for a moment
 
     def names(self, pointer: Pointer) -> bool:
         """Whether a pointer leads into a bucket."""
@@ -40,11 +43,11 @@ class RawObjects:
     def expect(self, pointers: Iterable[Pointer]) -> None:
         """Begin to read what will be asked for soon, in this order; what is over the bound is left for later."""
         self._ahead.clear()
-        self._away, held = False, 0
-        for pointer in pointers:
-            if not self.names(pointer) or (held := held + pointer.length) > AHEAD_BYTES:
-                continue
-            self._ahead.setdefault(_name(pointer), self._pool.submit(self._fetch, pointer))
+        held = 0
+        for pointer in filter(self.names, pointers):
+            held += pointer.length
+            if held <= AHEAD_BYTES and _name(pointer) not in self._ahead:
+                self._ahead[_name(pointer)] = self._pool.submit(self._fetch, pointer)
 
     def read(self, pointer: Pointer) -> bytes:
         """Return the bytes of a pointer, as they are outside of any archive.
@@ -57,12 +60,12 @@ class RawObjects:
             The store does not answer.
         """
         ahead = self._ahead.pop(_name(pointer), None)
-        if ahead is None and self._away:
+        if ahead is None and time.monotonic() < self._away_until:
             raise SlowDown("a bucket did not answer just now")
         try:
             data = ahead.result() if ahead else self._fetch(pointer)
         except SlowDown:
-            self._away = True
+            self._away_until = time.monotonic() + AWAY_SECONDS
             raise
         return _unpacked(data, pointer)
 
