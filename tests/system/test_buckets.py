@@ -1,5 +1,6 @@
 """What lands in a bucket is taken in as what comes by C-STORE is: through events, through the lister, through both."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,15 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 from bucket import Bucket, Given, effective, intakes_of, lifecycle_of, odd_key, paused, settled, zipped
 from house import House, eventually, exams, study_of
 
 from commands.roles import taking_of
+from commands.stack import layout
 from infra.connections import kafka_of
 from infra.demo import to_bytes
 from infra.kafka import Producer
+from infra.stack.lifecycle import status as programs
 from producers.bridge.bridge import Bridge
 from producers.send import Item, inspect_file
 from schemas.codec import Message
@@ -281,6 +283,7 @@ def _patiently(bucket: Bucket, key: str, data: bytes) -> None:
 
 
 def _kill(house: House, role: str) -> None:
-    programs = {one["name"]: one["pid"] for one in house.json("status", "--json")["programs"]}
-    if programs.get(role):
-        psutil.Process(programs[role]).send_signal(signal.SIGKILL)
+    pids = [one.pid for one in programs(layout(house.settings)) if one.name == role and one.pid]
+    with contextlib.suppress(ProcessLookupError):
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
