@@ -22,10 +22,12 @@ setup: .venv/stamp ## Make .venv with the locked dependencies and the command pr
 demo: setup java-17 ## Start everything on this machine and follow two synthetic exams to their predictions
 	$(BIN)/prodrome demo
 
-test: setup java-17 check ## Check, then all tests, with real Kafka and Cassandra
-	@# The unit tests run beside the others, which wait for real parts much of the time.
-	@log=$$(mktemp); nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
-	trap "kill $$unit; rm -f $$log" INT TERM; \
+test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
+	@# The unit tests, and the build of the S3 gateway, run beside the rest, which waits for real parts much of the time.
+	@log=$$(mktemp); nice $(BIN)/python -m infra.stack.gateway & build=$$!; \
+	nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
+	trap "kill $$unit $$build 2>/dev/null; rm -f $$log" INT TERM; \
+	$(MAKE) --no-print-directory check || { kill $$unit $$build 2>/dev/null; rm -f $$log; exit 1; }; \
 	$(BIN)/pytest tests/contract tests/integration tests/system --durations=20; rest=$$?; \
 	wait $$unit; alone=$$?; cat $$log; rm -f $$log; exit $$((rest ? rest : alone))
 

@@ -132,3 +132,7 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
     if done.returncode:
         raise StackError(f"building the S3 gateway failed: {(done.stderr or done.stdout).strip()[-600:]}")
     return done.stdout
+
+
+if __name__ == "__main__":  # before it is needed: tests build it beside other work
+    build(Layout(Path(".prodrome"), Path(".prodrome", "lib")), print)
