@@ -47,6 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trusted/sealed",
         "clean/object",
         "secrets/master.key",
+        "secrets/s3.credentials",
         "secrets/score.kafka",
     ):
         (made / name).parent.mkdir(exist_ok=True)
@@ -63,6 +64,7 @@ def asked(
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "PRODROME_HOME": str(home),
         "PRODROME_ROLE_CONFINE": mode,
+        "PRODROME_BUCKETS_CREDENTIALS_FILE": str(home / "secrets" / "s3.credentials"),
         "PRODROME_CLEAN_KAFKA_PASSWORD_FILE": str(home / "secrets" / "score.kafka"),
         **given,
     }
@@ -84,6 +86,7 @@ def test_a_role_touches_its_stores_and_no_others(home: Path, role: str) -> None:
         "quarantine": "trusted/sealed",
         "clean": "clean/object",
         "keys": "secrets/master.key",
+        "buckets": "secrets/s3.credentials",
     }
     tries, expected = [], []
     for store in access.STORES:
