@@ -9,7 +9,6 @@
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ import msgspec
 from commands.benching import listing
 from commands.benching.gauges import read_gauges, usage
 from commands.benching.installed import install
-from commands.benching.paced import run_paced
+from commands.benching.paced import run_paced, until
 from commands.benching.pages import Figures, console, show, write_page
 from commands.benching.sender import Plan
 from commands.send import destination
@@ -45,7 +44,6 @@ WARM: Final = 500
 #: A bridge looks this often whether it is paused.
 PAUSE_SECONDS: Final = 3.0
 LIVE_RATE: Final = 20.0
-SETTLE_SECONDS: Final = 600.0
 _CHILD: Final = Path(__file__).parent / "benching" / "s3_child.py"
 
 
@@ -88,7 +86,7 @@ def _from_event(found: Settings, scale: float, peers: Path) -> Figures:
     lines = []
     warm = _settled(found)
     put(found, f"warm/{time.time_ns()}/", WARM, 320)  # what starts with the first objects is nobody's cost
-    _await(found, warm + WARM)
+    until(lambda: _settled(found) >= warm + WARM)
     for side, count in SIZES.items():
         wanted, prefix = max(8, int(scale * count)), f"bench/{time.time_ns()}/"
         with _standing(found, "bridge", "lister") as go:
@@ -96,7 +94,7 @@ def _from_event(found: Settings, scale: float, peers: Path) -> Figures:
             before, done = read_gauges(layout(found)), _settled(found)
             began = time.monotonic()
             go("bridge")
-            _await(found, done + wanted)
+            until(lambda due=done + wanted: _settled(found) >= due)  # type: ignore[misc]
             took = time.monotonic() - began
             used = usage(before, read_gauges(layout(found)), wanted)
             loop = _loop(found, prefix, peers)
@@ -197,15 +195,6 @@ def _settled(found: Settings) -> int:
     with opened(found.trusted) as tables:
         counted = balance(tables)
         return counted["acknowledged"] - counted["in_flight"]
-
-
-def _await(found: Settings, wanted: int) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    pause = threading.Event()
-    while _settled(found) < wanted:
-        if time.monotonic() > deadline:
-            raise ProdromeError(f"not settled within {SETTLE_SECONDS:.0f} s: see `prodrome status`")
-        pause.wait(0.25)
 
 
 def _loop(found: Settings, prefix: str, peers: Path) -> Loop:

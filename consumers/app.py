@@ -21,10 +21,11 @@ from typing import Any, Final
 
 import faust
 
-from consumers.loop import Loop, Stage, place
+from consumers.loop import Loop, Stage
 from infra import metrics
 from infra.connections import KafkaConnection
 from infra.kafka import Producer, lags
+from infra.logs import place
 from infra.settings import Role
 
 log = logging.getLogger(__name__)

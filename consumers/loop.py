@@ -10,7 +10,6 @@ consumer: that is `consumers.app`.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from infra import metrics
 from infra.kafka import MESSAGE_BYTES, Producer
+from infra.logs import place
 from schemas.codec import Headers, b64, decode, encode
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import DeadLetter, Value
@@ -248,15 +248,3 @@ def _slices(records: Sequence[Record]) -> Iterator[list[Record]]:
         size += len(record.value)
     if some:
         yield some
-
-
-def place(error: BaseException) -> str:
-    """Return file and line of an error: what may be logged of one whose text may quote a value."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return (
-        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-        if trace
-        else "unknown place"
-    )

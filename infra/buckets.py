@@ -23,7 +23,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import cache, partial
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import obstore
 from botocore.config import Config
@@ -35,7 +35,7 @@ from urllib3.exceptions import HTTPError as StreamError
 
 from infra.connections import S3Connection
 from infra.objects import s3_options
-from schemas.buckets import ObjectVersion
+from schemas.buckets import ObjectVersion, version_id_of
 from schemas.errors import BadMessage, Refused, SlowDown
 
 T = TypeVar("T")
@@ -63,6 +63,8 @@ _LOGIN: Final = frozenset(
 )
 #: The answer that may be another one later (RFC 9110, RFC 6585), besides all of 500 and above.
 _LATER: Final = frozenset({408, 425, 429})
+#: What botocore calls what, to obstore.
+_QUICK_NAMES: Final = {"VersionId": "version", "IfMatch": "if_match"}
 #: An eTag that may be an MD5; that of an object that came in parts has a dash.
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -118,7 +120,7 @@ class Buckets:
         """
         named = {"VersionId": version_id} if version_id else {}
         try:
-            return self._persist(*self._ways(bucket, key, 0, length, named))
+            return self._persist(*self._ways(_Asked(bucket, key, 0, length, named)))
         except ClientError as error:
             if _code(error) in _PAST_END:  # no byte can be asked of an object without any
                 return self.look(bucket, key, version_id), b""
@@ -190,8 +192,8 @@ class Buckets:
 
         def part(start: int) -> bytes:
             wanted = min(PART_BYTES, offset + length - start)
-            ways = self._ways(version.bucket, version.key, start, wanted, named, version)
-            return self._persist(*ways, length=length)[1]
+            asked = _Asked(version.bucket, version.key, start, wanted, named, version)
+            return self._persist(*self._ways(asked), length=length)[1]
 
         try:
             if len(starts) == 1:
@@ -201,69 +203,39 @@ class Buckets:
             what = "overwritten" if _status(error) == HTTPStatus.PRECONDITION_FAILED else "deleted or denied"
             raise BadMessage("missing_raw", f"the object was {what} before it was read") from None
 
-    def _get(
-        self,
-        bucket: str,
-        key: str,
-        start: int,
-        length: int,
-        named: dict[str, str],
-        known: ObjectVersion | None = None,
-    ) -> tuple[ObjectVersion, bytes]:
+    def _ways(self, asked: "_Asked") -> list[Callable[[], tuple[ObjectVersion, bytes]]]:
+        """Return how bytes are asked for: the first time, and every other time."""
+        quick = [partial(self._get_quick, asked)] if _is_plain(asked.key) else []
+        return [*quick, partial(self._get, asked)]
+
+    def _get(self, asked: "_Asked") -> tuple[ObjectVersion, bytes]:
+        last = asked.start + asked.length - 1
         answer = self._client.get_object(
-            Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **named
+            Bucket=asked.bucket, Key=asked.key, Range=f"bytes={asked.start}-{last}", **asked.named
         )
-        found = _version(bucket, key, answer)
+        found = _version(asked.bucket, asked.key, answer)
         with closing(answer["Body"]) as body:
-            data = bytes(body.read(length + 1))
-        _check(found, known, start, length, data)
+            data = bytes(body.read(asked.length + 1))
+        _check(asked, found, data)
         return found, data
 
-    def _ways(
-        self,
-        bucket: str,
-        key: str,
-        start: int,
-        length: int,
-        named: dict[str, str],
-        known: ObjectVersion | None = None,
-    ) -> list[Callable[[], tuple[ObjectVersion, bytes]]]:
-        """Return how bytes are asked for: the first time, and every other time."""
-        exact = partial(self._get, bucket, key, start, length, named, known)
-        return (
-            [partial(self._get_quick, bucket, key, start, length, named, known), exact]
-            if _is_plain(key)
-            else [exact]
-        )
-
-    def _get_quick(
-        self,
-        bucket: str,
-        key: str,
-        start: int,
-        length: int,
-        named: dict[str, str],
-        known: ObjectVersion | None,
-    ) -> tuple[ObjectVersion, bytes]:
-        options: dict[str, Any] = {"range": (start, start + length)}
-        if "VersionId" in named:
-            options["version"] = named["VersionId"]
-        if "IfMatch" in named:
-            options["if_match"] = named["IfMatch"]
+    def _get_quick(self, asked: "_Asked") -> tuple[ObjectVersion, bytes]:
+        options: dict[str, Any] = {"range": (asked.start, asked.start + asked.length)}
+        options |= {_QUICK_NAMES[name]: value for name, value in asked.named.items()}
         try:
-            answer = obstore.get(self._quick(bucket), key, options=options)
+            answer = obstore.get(self._quick(asked.bucket), asked.key, options=options)
             meta, data = answer.meta, bytes(answer.bytes())
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise _Unlike(type(error).__name__) from None
         found = ObjectVersion(
-            bucket=bucket,
-            key=key,
+            bucket=asked.bucket,
+            key=asked.key,
             size=meta["size"],
             etag=(meta["e_tag"] or "").strip('"'),
-            version_id=None if meta["version"] in (None, "", "null") else meta["version"],
+            version_id=version_id_of(meta["version"]),
             modified=meta["last_modified"].timestamp(),
         )
-        _check(found, known, start, length, data)
+        _check(asked, found, data)
         return found, data
 
     def _persist(self, *ways: Callable[[], T], length: int = 0) -> T:
@@ -286,14 +258,26 @@ class Buckets:
         raise SlowDown(f"a bucket cannot be read: {problem}")
 
 
+class _Asked(NamedTuple):
+    """A range of an object; `named` says which version to botocore, `known` what it has to be."""
+
+    bucket: str
+    key: str
+    start: int
+    length: int
+    named: dict[str, str]
+    known: ObjectVersion | None = None
+
+
 class _Unlike(Exception):
     """The answer is not what its header, or the request, said."""
 
 
-def _check(found: ObjectVersion, known: ObjectVersion | None, start: int, length: int, data: bytes) -> None:
+def _check(asked: _Asked, found: ObjectVersion, data: bytes) -> None:
+    known = asked.known
     if known and (found.etag != known.etag or known.size not in (found.size, -1)):
         raise _Unlike("another object than was asked for")
-    if len(data) != (expected := min(length, found.size - start)):
+    if len(data) != (expected := min(asked.length, found.size - asked.start)):
         raise _Unlike(f"expected {expected} bytes, came {len(data)}")
 
 
@@ -337,7 +321,7 @@ def _version(bucket: str, key: str, answer: dict[str, Any]) -> ObjectVersion:
         key=key,
         size=int(size) if size.isdigit() else answer["ContentLength"],
         etag=answer["ETag"].strip('"'),
-        version_id=None if answer.get("VersionId") in (None, "", "null") else answer["VersionId"],
+        version_id=version_id_of(answer.get("VersionId")),
         modified=answer["LastModified"].timestamp(),
     )
 

@@ -6,6 +6,7 @@ carry ids of prodrome (intakes, pseudonyms, partitions), never an identifier of 
 
 import faulthandler
 import logging
+import os
 import sys
 import warnings
 from typing import Final
@@ -38,3 +39,15 @@ def setup(role: str, level: str = "INFO") -> None:
     faulthandler.enable()  # a crash inside a C extension says where
     # pydicom warns with the values it stumbles over.
     warnings.simplefilter("ignore")
+
+
+def place(error: BaseException) -> str:
+    """Return file and line of an error: what may be logged of one whose text may quote a value."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (
+        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        if trace
+        else "unknown place"
+    )

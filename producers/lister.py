@@ -120,7 +120,8 @@ class Lister:
             Something does not answer; the next look goes on where this one was.
         """
         name = f"{name} s3://{source.bucket}/{source.prefix}"  # a source that moves begins anew
-        after = self._begin(name)
+        boot = files.boot_id()
+        after = self._begin(name, boot)
         outcomes: Counter[str] = Counter()
         listed = runs = resting = 0
         self._segment.cache_clear()
@@ -136,18 +137,18 @@ class Lister:
                 outcomes += done
                 if at_rest:
                     self._tables.run(_KEEP, (name, run[-1].key, digest))
-            self._tables.run(_NOTE, (name, run[-1].key, files.boot_id()))
+            self._tables.run(_NOTE, (name, run[-1].key, boot))
             listed, runs = listed + len(run), runs + 1
             progress(len(run))
             if self._stopping.is_set():
                 raise SlowDown("told to stop")
-        self._tables.run(_NOTE, (name, "", files.boot_id()))
+        self._tables.run(_NOTE, (name, "", boot))
         return Look(listed, runs, resting, outcomes)
 
-    def _begin(self, name: str) -> str:
+    def _begin(self, name: str, boot: str) -> str:
         """Return the key behind which this look begins."""
         row = next(iter(self._tables.run(_FAR, (name,))), None)
-        if row is not None and row.boot != files.boot_id():
+        if row is not None and row.boot != boot:
             log.warning("the machine was restarted: every object is looked up again")
             self._tables.run(_VOID, (name,))
             return ""

@@ -47,6 +47,11 @@ class ObjectVersion(Value, frozen=True, kw_only=True):
         return f"{SCHEME}{self.bucket}/{quote(self.key, safe='/')}?{name}etag={quote(self.etag, safe='')}"
 
 
+def version_id_of(said: str | None) -> str | None:
+    """Return the version id that a store says; None for all the ways of saying that there is none."""
+    return None if said in ("", "null") else said
+
+
 def object_of(uri: str, size: int = 0) -> ObjectVersion:
     """Return what a pointer's URI names; raises ValueError where it is none of a bucket."""
     parts = urlsplit(uri)

@@ -30,6 +30,7 @@ from infra import metrics
 from infra.buckets import Buckets
 from infra.cassandra import Statement, Tables
 from infra.clock import Clock
+from infra.logs import place
 from producers.bridge import archive
 from producers.bridge.contents import BEGIN_BYTES, Instance, instance_of, is_archive
 from producers.bridge.dialects import Sighting
@@ -146,12 +147,12 @@ class Taking:
         self._numbers = Numbers(tables)
         self._pool = ThreadPoolExecutor(requests, "bucket")
 
-    def take(self, sighted: Iterable[Sighting], lane: str, *, again: bool = False) -> Counter[str]:
+    def take(self, sighted: Sequence[Sighting], lane: str, *, again: bool = False) -> Counter[str]:
         """Return when everything is taken in, known already, or refused; say how many objects ended how.
 
         Parameters
         ----------
-        sighted : iterable of Sighting
+        sighted : sequence of Sighting
             In any order, repeated or not.
         lane : str
             ``live`` or ``bulk``.
@@ -164,7 +165,7 @@ class Taking:
             Told to stop while something did not answer; or Cassandra or Kafka is down: all again then.
         """
         done: Counter[str] = Counter()
-        created = dict.fromkeys(one._replace(kind="created") for one in sighted if one.kind == "created")
+        created = dict.fromkeys(one for one in sighted if one.kind == "created")
         removed = dict.fromkeys(one for one in sighted if one.kind == "removed")
         seen: dict[tuple[str, str, str], Seen] = {}
         for result in self._each(self._confirm, list(created)):
@@ -172,7 +173,7 @@ class Taking:
                 done[result.reason] += 1
             else:
                 seen.setdefault((result.version.bucket, result.version.key, result.version.version), result)
-        known = self._known([one.version for one in seen.values()])
+        known = self.known([one.version for one in seen.values()])
         fresh = []
         for name, one in seen.items():
             row = known.get(name)
@@ -188,7 +189,10 @@ class Taking:
 
     def known(self, versions: Sequence[ObjectVersion]) -> dict[tuple[str, str, str], Any]:
         """Return the rows of these object versions, by bucket, key and version."""
-        return self._known(versions)
+        wanted: dict[Partition, list[str]] = defaultdict(list)
+        for version in versions:
+            wanted[partition_of(version.bucket, version.key)].append(version.key)
+        return {(bucket, row.key, row.version): row for bucket, row in self._rows(wanted)}
 
     def close(self) -> None:
         """Tell the ledger of the segments that end here."""
@@ -337,12 +341,6 @@ class Taking:
             done["removed"] += 1
         return done
 
-    def _known(self, versions: Sequence[ObjectVersion]) -> dict[tuple[str, str, str], Any]:
-        wanted: dict[Partition, list[str]] = defaultdict(list)
-        for version in versions:
-            wanted[partition_of(version.bucket, version.key)].append(version.key)
-        return {(bucket, row.key, row.version): row for bucket, row in self._rows(wanted)}
-
     def _rows(self, wanted: dict[Partition, list[str]]) -> list[tuple[str, Any]]:
         asked = [(_SELECT, (*where, sorted(set(keys)))) for where, keys in wanted.items()]
         found = self._tables.run_all(asked)
@@ -387,10 +385,7 @@ def _caught(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except (Refused, SlowDown) as error:
             return error
         except Exception as error:  # a defect of ours is one object's affair; its text may quote a key
-            where = error.__traceback__.tb_next if error.__traceback__ else None
-            log.error(
-                "an object cannot be taken in: %s at %s", type(error).__name__, where and where.tb_lineno
-            )
+            log.error("an object cannot be taken in: %s at %s", type(error).__name__, place(error))
             return Refused("edge_failed", type(error).__name__)
 
     return run

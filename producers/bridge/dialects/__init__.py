@@ -7,6 +7,8 @@ An event's times, sizes, digests, regions and endpoints are not even read.
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+from schemas.buckets import version_id_of
+
 
 class Sighting(NamedTuple):
     """Somebody says that there is, or is no more, an object."""
@@ -25,3 +27,10 @@ class Dialect(Protocol):
 
     def sighting(self, record: Mapping[str, Any]) -> Sighting | None:
         """Return what a record says; None for events about neither coming nor going. May raise any lookup error."""
+
+
+def seen(record: Mapping[str, Any], key: str, *, created: bool) -> Sighting:
+    """Return what a record of Amazon's structure says of a key; of what is gone no version is asked for."""
+    version = version_id_of(record["s3"]["object"].get("versionId"))
+    kind: Literal["created", "removed"] = "created" if created else "removed"
+    return Sighting(kind, record["s3"]["bucket"]["name"], key, version if created else None)

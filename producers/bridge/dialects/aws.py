@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
-from producers.bridge.dialects import Sighting
+from producers.bridge.dialects import Sighting, seen
 
 
 def recognises(record: Mapping[str, Any]) -> bool:
@@ -23,11 +23,4 @@ def sighting(record: Mapping[str, Any]) -> Sighting | None:
     created = name.startswith("ObjectCreated:") or name == "ObjectRestore:Completed"
     if not created and not name.startswith(("ObjectRemoved:", "LifecycleExpiration:")):
         return None
-    told = record["s3"]["object"]
-    version = told.get("versionId")
-    return Sighting(
-        "created" if created else "removed",
-        record["s3"]["bucket"]["name"],
-        unquote_plus(told["key"], errors="strict"),
-        None if version in ("", "null") or not created else version,
-    )
+    return seen(record, unquote_plus(record["s3"]["object"]["key"], errors="strict"), created=created)

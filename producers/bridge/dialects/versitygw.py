@@ -7,7 +7,7 @@ anew with the process; neither is read.
 from collections.abc import Mapping
 from typing import Any
 
-from producers.bridge.dialects import Sighting
+from producers.bridge.dialects import Sighting, seen
 
 
 def recognises(record: Mapping[str, Any]) -> bool:
@@ -22,11 +22,4 @@ def sighting(record: Mapping[str, Any]) -> Sighting | None:
     created = name.startswith("ObjectCreated:")
     if not created and not name.startswith("ObjectRemoved:"):
         return None
-    told = record["s3"]["object"]
-    version = told.get("versionId")
-    return Sighting(
-        "created" if created else "removed",
-        record["s3"]["bucket"]["name"],
-        told["key"],
-        None if version in ("", "null") or not created else version,
-    )
+    return seen(record, record["s3"]["object"]["key"], created=created)
