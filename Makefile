@@ -28,7 +28,7 @@ test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
 	nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
 	trap "kill $$unit $$build 2>/dev/null; rm -f $$log" INT TERM; \
 	$(MAKE) --no-print-directory check || { kill $$unit $$build 2>/dev/null; rm -f $$log; exit 1; }; \
-	$(BIN)/pytest tests/contract tests/integration tests/system --durations=20; rest=$$?; \
+	$(BIN)/pytest tests/integration tests/contract tests/system --durations=20; rest=$$?; \
 	wait $$unit; alone=$$?; cat $$log; rm -f $$log; exit $$((rest ? rest : alone))
 
 check: setup ## Format, lint, types and import rules; changes nothing

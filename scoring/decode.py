@@ -39,16 +39,16 @@ class Limits:
 
 
 class DecodeError(ProdromeError):
-    """The bytes are no image that can be scored; carries a word of `FAILED`."""
+    """The bytes are no image that can be scored; carries a word of `FAILED`, and which image it is."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, where: str | None = None) -> None:
         assert reason in FAILED, reason
-        self.reason = reason
+        self.reason = reason if where is None else f"{reason}:{where}"
         self.detail = detail
         super().__init__(f"{reason}: {detail}")
 
 
-def decode(data: bytes, limits: Limits = Limits()) -> Image:
+def decode(data: bytes, limits: Limits = Limits(), where: str | None = None) -> Image:
     """Decode one single-frame greyscale image.
 
     Parameters
@@ -57,6 +57,8 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image:
         A DICOM Part 10 file.
     limits : Limits
         Bounds of the work.
+    where : str, optional
+        What the image is to the model, for the reason of an error.
 
     Returns
     -------
@@ -68,6 +70,15 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image:
     DecodeError
         With what was expected and what came.
     """
+    try:
+        return _decode(data, limits)
+    except DecodeError as error:
+        if where is None:
+            raise
+        raise DecodeError(error.reason, error.detail, where) from error
+
+
+def _decode(data: bytes, limits: Limits) -> Image:
     dataset = _read(data, limits)
     _check_header(dataset, limits)
     stored = _pixels(dataset)  # (rows, columns) int

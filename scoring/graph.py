@@ -1,4 +1,5 @@
-"""Checks an ONNX graph before the runtime sees it: declared operators only, weights inside, nothing else.
+"""Checks an ONNX graph before the runtime sees it: declared operators only, weights inside,
+nothing else.
 
 ONNX is protocol buffers. `MESSAGES` is the part of its schema (onnx.proto3) that can hold operators or
 tensors, so that the walk finds them wherever they are nested; everything else is skipped by its length.
@@ -18,7 +19,7 @@ MESSAGES: Final[dict[str, dict[int, tuple[str, str | None]]]] = {
         20: ("training_info", None),
         25: ("functions", None),
     },
-    "Opset": {1: ("opset_domain", None)},
+    "Opset": {1: ("opset_domain", None), 2: ("opset_version", None)},
     "Graph": {1: ("node", "Node"), 5: ("initializer", "Tensor"), 15: ("sparse_initializer", "Sparse")},
     "Node": {4: ("op_type", None), 5: ("attribute", "Attribute"), 7: ("node_domain", None)},
     "Attribute": {
@@ -43,7 +44,7 @@ class GraphRefused(ProdromeError):
     """The ONNX graph holds what a model package may not hold."""
 
 
-def check_graph(data: bytes, operators: tuple[str, ...]) -> None:
+def check_graph(data: bytes, operators: tuple[str, ...], opset: int) -> None:
     """Refuse a graph with external data, custom domains, functions or an operator that is not declared.
 
     Parameters
@@ -52,6 +53,8 @@ def check_graph(data: bytes, operators: tuple[str, ...]) -> None:
         A serialised ONNX ModelProto.
     operators : tuple of str
         The operators that the card declares.
+    opset : int
+        The version of the operators that the card declares.
     """
     try:
         leaves = list(_walk(data, "Model", 0))
@@ -65,6 +68,8 @@ def check_graph(data: bytes, operators: tuple[str, ...]) -> None:
             raise GraphRefused(f"expected weights and operators inside the graph, found {name}")
         if name in ("opset_domain", "node_domain") and value not in STANDARD_DOMAINS:
             raise GraphRefused(f"expected the standard ONNX domain only, found {value!r}")
+        if name == "opset_version" and value != opset:
+            raise GraphRefused(f"expected operators of version {opset}, found version {value}")
         if name == "op_type" and value not in allowed:
             raise GraphRefused(f"expected operators of {sorted(operators)}, found {value!r}")
     if not any(name == "op_type" for name, _ in leaves):

@@ -1,23 +1,16 @@
-"""Selects the images that a model scores out of the instances of a study.
+"""What a model's intake knows of the instances of a study, and what it may answer.
 
-1. Is any instance of the card's kind (modality and SOP class)? If not: `NotApplicable`.
-2. Set aside what the card's selection excludes, one word each (`EXCLUSIONS`).
-3. Group the rest by view, and of several of one view take the latest acquisition.
-4. A required view without an instance: `Missing`, and nothing is invented in its place.
-5. Name the selected set: `set_id`, the same for the same content whatever else the study holds.
-
-It reads no pixels, and nothing here knows the time: "latest" is a rank read at the boundary, since the
-Basic profile removes acquisition times.
+How the instances are chosen stands in `scoring.views` and `scoring.series`. No intake reads pixels, and nothing
+here knows the time: "latest" is a rank read at the boundary, since the Basic profile removes acquisition times.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Iterable
 
 import msgspec
 
-from scoring.card import Card
+from scoring.card import InputKind
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +18,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
     `acquisition_rank` grows with the time of acquisition within the study; None where it is unknown.
     `view_modifiers` are words (any word excludes the view); `conflict` says that another object came
-    under the same SOP Instance UID.
+    under the same SOP Instance UID. `sequence`, `contrast` and `age_band` are words of the boundary
+    (docs/profiles.md). Geometry is as in DICOM, mm.
     """
 
     sop_instance_uid: str
@@ -49,6 +43,17 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     acquisition_rank: int | None = None
     series_number: int | None = None
     instance_number: int | None = None
+    image_position: tuple[float, float, float] | None = None
+    image_orientation: tuple[float, float, float, float, float, float] | None = None
+    pixel_spacing: tuple[float, float] | None = None  # row to row, column to column
+    mr_acquisition_type: str | None = None  # "2D", "3D"
+    scanning_sequence: tuple[str, ...] = ()
+    echo_time: float | None = None  # ms
+    angio_flag: str | None = None  # "Y", "N"
+    images_in_acquisition: int | None = None
+    sequence: str | None = None
+    contrast: str | None = None
+    age_band: str | None = None
     conflict: bool = False
 
     @property
@@ -57,109 +62,65 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.image_laterality or '?'}-{self.view_position or '?'}"
 
 
-class Selected(msgspec.Struct, frozen=True, kw_only=True):
-    """The instances that a model scores, by view in the card's order.
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """One selected input, named by what it is to the model: an image, or a series with its number of images."""
 
-    `set_aside` maps the SOP Instance UIDs that were not taken to a word of `EXCLUSIONS`; it is for
-    people, and is no part of a prediction: the same selected set gives the same prediction.
+    name: str
+    sop_instance_uid: str
+    series_instance_uid: str | None = None
+    instances: int = 1
+
+
+class Selected(msgspec.Struct, frozen=True, kw_only=True):
+    """The instances that a model scores, by name in the card's order.
+
+    `set_aside` maps the UIDs of instances or series that were not taken to a word; `candidates` are the series
+    that would have fitted, the chosen one first. Both are for people, and no part of a prediction's key: the same
+    selected set gives the same prediction.
     """
 
     set_id: str
     instances: dict[str, Instance]
+    inputs: tuple[Input, ...]
     quality_flags: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
     set_aside: dict[str, str] = {}
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """SOP Instance UID by view."""
-        return {view: instance.sop_instance_uid for view, instance in self.instances.items()}
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """Images of the card's kind are there, but not every required view."""
+    """Instances of the card's kind are there, but not everything that is needed; `names` says what is missing."""
 
-    views: tuple[str, ...]
-    found: dict[str, str]
+    names: tuple[str, ...]
+    found: tuple[Input, ...]
     set_aside: dict[str, str] = {}
 
 
 class NotApplicable(msgspec.Struct, frozen=True, kw_only=True):
-    """The study holds nothing of the card's kind."""
+    """The study holds nothing that the model is for."""
 
     detail: str
-
-
-#: word -> is the instance set aside? The first word that applies is the one that is told.
-EXCLUSIONS: Final[tuple[tuple[str, Callable[[Card, Instance], bool]], ...]] = (
-    ("other_kind", lambda card, i: not _is_of_kind(card, i)),
-    (
-        "not_for_presentation",
-        lambda card, i: i.presentation_intent_type not in (None, card.input.presentation_intent),
-    ),
-    ("multi_frame", lambda card, i: (i.number_of_frames or 1) > card.input.frames),
-    ("view_modifier", lambda card, i: bool(i.view_modifiers) and card.selection.without_view_modifier),
-    ("partial_view", lambda card, i: i.partial_view == "YES" and card.selection.without_partial_view),
-    ("other_view", lambda card, i: i.view not in card.views),
-)
-
-
-def select(card: Card, instances: Sequence[Instance]) -> Selected | Missing | NotApplicable:
-    """Select one instance for each required view of a card.
-
-    Parameters
-    ----------
-    card : Card
-        What the model accepts.
-    instances : sequence of Instance
-        The effective instances of one study, in any order.
-
-    Returns
-    -------
-    Selected, Missing or NotApplicable
-        The same for every order of `instances`.
-    """
-    if not any(_is_of_kind(card, instance) for instance in instances):
-        return NotApplicable(
-            detail=f"expected modality {card.input.modality} of {list(card.input.sop_classes)}, "
-            f"found none in {len(instances)} instances"
-        )
-    set_aside = {i.sop_instance_uid: word for i in instances if (word := _why_not(card, i))}
-    candidates = [i for i in instances if i.sop_instance_uid not in set_aside]
-    chosen = _latest_by_view(card, candidates)
-    taken = {i.sop_instance_uid for i in chosen.values()}
-    set_aside |= {
-        i.sop_instance_uid: "earlier_acquisition" for i in candidates if i.sop_instance_uid not in taken
-    }
-    missing = tuple(view for view in card.views if view not in chosen)
-    if missing:
-        found = {view: instance.sop_instance_uid for view, instance in chosen.items()}
-        return Missing(views=missing, found=found, set_aside=set_aside)
-    flags = ("uid_conflict",) if any(i.conflict for i in chosen.values()) else ()
-    return Selected(set_id=set_id(chosen), instances=chosen, quality_flags=flags, set_aside=set_aside)
+    set_aside: dict[str, str] = {}
 
 
 def set_id(chosen: dict[str, Instance]) -> str:
-    """Return the SHA-256 over the sorted (view, SOP, content key, pixel key) of a selected set."""
-    rows = sorted((view, i.sop_instance_uid, i.content_key, i.pixel_key) for view, i in chosen.items())
+    """Return the SHA-256 over the sorted (name, SOP, content key, pixel key) of a selected set."""
+    rows = sorted((name, i.sop_instance_uid, i.content_key, i.pixel_key) for name, i in chosen.items())
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
-def _is_of_kind(card: Card, instance: Instance) -> bool:
-    return instance.modality == card.input.modality and instance.sop_class_uid in card.input.sop_classes
+def is_of_kind(kind: InputKind, instance: Instance) -> bool:
+    """Return whether an instance is of the modality and a SOP class of the card."""
+    return instance.modality == kind.modality and instance.sop_class_uid in kind.sop_classes
 
 
-def _why_not(card: Card, instance: Instance) -> str | None:
-    return next((word for word, applies in EXCLUSIONS if applies(card, instance)), None)
+def none_of_kind(kind: InputKind, instances: Iterable[Instance]) -> NotApplicable:
+    """Return the answer for a study without any instance of the card's kind."""
+    return NotApplicable(
+        detail=f"expected modality {kind.modality} of {list(kind.sop_classes)}, "
+        f"found none in {len(list(instances))} instances"
+    )
 
 
-def _latest_by_view(card: Card, candidates: Sequence[Instance]) -> dict[str, Instance]:
-    ordered = sorted(candidates, key=_acquisition_order)
-    by_view = {instance.view: instance for instance in ordered}  # the last one of a view stays
-    return {view: by_view[view] for view in card.views if view in by_view}
-
-
-def _acquisition_order(instance: Instance) -> tuple[int, int, str]:
-    # An unknown rank or number comes before every known one, so that a known acquisition wins.
-    rank = -1 if instance.acquisition_rank is None else instance.acquisition_rank
-    number = -1 if instance.instance_number is None else instance.instance_number
-    return rank, number, instance.sop_instance_uid
+def conflict_flags(chosen: Iterable[Instance]) -> tuple[str, ...]:
+    """Return the flag of a selected set in which an instance exists in a second version."""
+    return ("uid_conflict",) if any(instance.conflict for instance in chosen) else ()

@@ -4,7 +4,7 @@
 ``word`` for what concerns the exam, ``word:view`` for what concerns one image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -20,6 +20,14 @@ OUT_OF_DOMAIN: Final[dict[str, str]] = {
     "roughness": "Background and breast alternate from pixel to pixel: noise.",
     "chest_wall": "Neither side of the image is filled by the breast: uncropped or shifted.",
     "far_edge": "Both sides of the image are filled: inverted or cut.",
+    "age": "The age band lies outside of what the model was made for.",
+    "volume_ml": "What was found as a brain has not the volume of one: noise, no head, or lost slices.",
+    "registration": "The volume could not be fitted onto the template.",
+    "determinant": "Fitted onto the template, the volume is scaled by more than brains differ.",
+    "mutual_information": "Fitted onto the template, the volume says too little of it: turned, shuffled or no brain.",
+    "ncc": "Fitted onto the template, the volume does not look like it.",
+    "dice": "Fitted onto the template, the brain's outline is not the template's: cut, turned or no brain.",
+    "nets_mm": "Registration and the affine net disagree about where the brain lies.",
 }
 
 #: word -> one sentence for the operator
@@ -29,25 +37,44 @@ FAILED: Final[dict[str, str]] = {
     "unsupported_transfer_syntax": "No decoder for this transfer syntax is installed.",
     "not_finite": "The model gave NaN or infinity.",
     "wrong_count": "The model gave another number of results than it was given exams.",
+    "over_time": "The forward pass took longer than it may.",
+    "out_of_memory": "There was no memory for the forward pass of one exam.",
+    "forward_failed": "The runtime broke off the forward pass.",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """The first check that failed: a word of `OUT_OF_DOMAIN`, what was expected and what came."""
+
+    word: str
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """One exam, ready for the forward pass."""
+    """One exam, ready for the forward pass.
+
+    Attributes
+    ----------
+    features : float32 array
+        Of the shape of the network's one input, unit by preparation.
+    measured : dict
+        What the card's checks have looked at.
+    """
 
     set_id: str
-    inputs: dict[str, str]  # SOP Instance UID by view
-    features: NDArray[np.float32]  # (width,), unit by preparation
-    quality_flags: tuple[str, ...]
+    features: NDArray[np.float32]
+    measured: dict[str, float] = field(default_factory=dict)
+    quality_flags: tuple[str, ...] = ()
 
 
 class OutOfDomain(msgspec.Struct, frozen=True, kw_only=True, tag="out_of_domain"):
-    """The gate refused: the model was not made for such images."""
+    """The gate refused: the model was not made for such images. `measured` ends with what was refused."""
 
     reason: str
     detail: str
-    inputs: dict[str, str]
+    measured: dict[str, float] = {}
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -55,20 +82,29 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
     reason: str
     detail: str
-    inputs: dict[str, str]
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One number that the model gave; `low` and `high` of the shifted passes, where the card asks for them."""
+
+    name: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    confidence: str | None = None
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
-    """The result of one exam; the same bytes for the same `prediction_key`."""
+    """The result of one exam; the same for the same `prediction_key`."""
 
     set_id: str
-    inputs: dict[str, str]  # SOP Instance UID by view
     probabilities: dict[str, float]  # by class name, in the model's order
-    predicted_class: str  # of the highest probability
+    category: str  # the most probable class, or the grade
     score: float  # 0..1
-    score_meaning: str
-    calibrated: bool
-    quality_flags: tuple[str, ...]
+    measurements: tuple[Measured, ...] = ()
+    measured: dict[str, float] = {}
+    quality_flags: tuple[str, ...] = ()
 
 
 Outcome = Scores | OutOfDomain | Failed

@@ -2,15 +2,15 @@
 
 ::
 
-    card.json      what the model accepts and gives (`scoring.card`)
-    model.onnx     the graph; weights inside, no external data, no custom operator
+    card.toml      what the model accepts and gives (`scoring.card`)
+    *.onnx         its graphs; weights inside, no external data, no custom operator
     digests.json   SHA-256 of every other file, by relative path
     LICENSE ...    and whatever the card names
 
 1. Read the list of digests; refuse paths that leave the directory.
 2. Compare the list with what lies there: nothing more, nothing less, plain files only.
 3. Read each file once, through a descriptor that follows no link, and compare its digest.
-4. Check the card, and the graph's operators, on those same bytes.
+4. Check the card, and the operators of each graph, on those same bytes.
 
 What was checked is what is used: no file is opened a second time. A package may be pinned by its digest
 from the settings; `digests.json` by itself shows damage, not an intruder who can write it too.
@@ -26,12 +26,15 @@ from typing import Final
 import msgspec
 
 from schemas.errors import ProdromeError
-from scoring.card import Card, read_card
+from scoring.card import Card, digest_of, read_card
 from scoring.graph import check_graph
 
 DIGESTS: Final = "digests.json"
-CARD: Final = "card.json"
+CARD: Final = "card.toml"
 MAX_FILE_BYTES: Final = 2**30  # larger graphs need external data, which is refused
+MAX_PACKAGE_BYTES: Final = 2 * MAX_FILE_BYTES
+#: Kinds of files that a package may hold: data that is read, nothing that could run when it is opened.
+SUFFIXES: Final = frozenset({"", ".toml", ".json", ".onnx", ".npz", ".csv", ".png", ".md", ".txt"})
 
 
 class PackageRefused(ProdromeError):
@@ -46,10 +49,20 @@ class Package:
     digest: str
     files: dict[str, bytes]
 
+    def graph(self, name: str) -> bytes:
+        """Return the bytes of a graph, as checked."""
+        return self.files[self.card.graph(name).file]
+
     @property
-    def graph(self) -> bytes:
-        """The ONNX graph's bytes, as checked."""
-        return self.files[self.card.graph.file]
+    def preparation_digest(self) -> str:
+        """SHA-256 over all that steers the preparation: two packages of which it is equal prepare alike."""
+        card = self.card
+        used = [card.graph(name).file for name in card.preparation.uses]
+        names = sorted({*card.preparation.files.values(), *used})
+        digests = {name: hashlib.sha256(self.files[name]).hexdigest() for name in names}
+        return digest_of(
+            {"input": card.input, "intake": card.intake, "preparation": card.preparation, "files": digests}
+        )
 
 
 def read_package(path: Path, expected_digest: str | None = None) -> Package:
@@ -72,12 +85,17 @@ def read_package(path: Path, expected_digest: str | None = None) -> Package:
     if expected_digest not in (None, digest):
         raise PackageRefused(f"{path.name}: expected package digest {expected_digest}, found {digest}")
     _compare_listing(path, set(digests))
-    files = {name: _read_checked(path, name, expected) for name, expected in digests.items()}
+    files: dict[str, bytes] = {}
+    for name, expected in digests.items():
+        files[name] = _read_checked(path, name, expected)
+        if sum(map(len, files.values())) > MAX_PACKAGE_BYTES:
+            raise PackageRefused(f"{path.name}: expected at most {MAX_PACKAGE_BYTES} bytes in all, found more")
     card = read_card(files[CARD])
-    for name in (card.graph.file, card.graph.example, card.licence.file):
+    for name in card.named_files:
         if name not in files:
             raise PackageRefused(f"{path.name}: expected {name}, which the card names, found none")
-    check_graph(files[card.graph.file], card.graph.operators)
+    for graph in card.graphs:
+        check_graph(files[graph.file], graph.operators, graph.opset)
     return Package(card=card, digest=digest, files=files)
 
 
@@ -112,6 +130,10 @@ def _check_name(path: Path, name: str) -> None:
     plain = name == str(pure) and "\\" not in name and "\0" not in name and name != "."
     if not plain or pure.is_absolute() or ".." in pure.parts:
         raise PackageRefused(f"{path.name}/{DIGESTS}: expected paths inside the package, found {name!r}")
+    if pure.suffix not in SUFFIXES:
+        raise PackageRefused(
+            f"{path.name}/{DIGESTS}: expected files of the kinds {sorted(SUFFIXES)}, found {name!r}"
+        )
 
 
 def _compare_listing(path: Path, listed: set[str]) -> None:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from infra.demo import Exam, make_exams, read_images, to_bytes
 from scoring.intake import Instance
-from scoring.score import MODELS, Model, load
+from scoring.score import MODELS, Model, Preparer, load, load_preparer
 
 DENSITY = MODELS / "density"
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "model-density"
@@ -70,6 +70,12 @@ def exams(images: Mapping[str, np.ndarray]) -> list[Exam]:
 def density() -> Model:
     """The breast density model, loaded once."""
     return load(DENSITY)
+
+
+@pytest.fixture(scope="session")
+def preparer() -> Preparer:
+    """The CPU's half of the breast density model."""
+    return load_preparer(DENSITY)
 
 
 @pytest.fixture

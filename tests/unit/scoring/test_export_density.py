@@ -10,7 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 from infra.demo_reference import read_weights
-from scoring.tools.export_density import STATE, bare_weights, build_graph
+from scoring.arrays import write_arrays
+from scoring.tools.export_density import STATE, build_graph
 from scoring.tools.torch_tensors import read_tensors
 
 
@@ -18,7 +19,7 @@ def test_the_graph_is_rebuilt_to_the_same_bytes(package, published):
     """Published tensors in, shipped graph and weights out."""
     tensors = read_tensors(published / STATE)
     assert build_graph(tensors) == (package / "model.onnx").read_bytes()
-    assert bare_weights(tensors) == (package / "weights.npz").read_bytes()
+    assert write_arrays(tensors) == (package / "weights.npz").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["L-CC.png", "R-CC.png", "L-MLO.png", "R-MLO.png"])

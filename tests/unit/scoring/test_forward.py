@@ -12,9 +12,7 @@ from scoring.runtime import CPU, ForwardFailed, available, check_output
 
 
 def prepared(name: str, features: np.ndarray) -> Prepared:
-    return Prepared(
-        set_id=name, inputs={"L-CC": name}, features=features.astype(np.float32), quality_flags=()
-    )
+    return Prepared(set_id=name, features=features.astype(np.float32))
 
 
 def batch_of(count: int) -> list[Prepared]:
@@ -42,7 +40,7 @@ def test_float_images_take_the_plain_way(images):
 def test_views_are_concatenated_in_order():
     """The parts of the features are the views, in the order given."""
     first, second = np.array([[0, 0, 0, 1]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8)
-    features = view_histograms([first, second], {"bins": 2})
+    features = view_histograms([first, second], 2)
     assert features.dtype == np.float32
     assert features.tolist() == [0.75, 0.25, 0.25, 0.75]
 
@@ -72,8 +70,8 @@ def test_nan_fails_one_exam_and_not_its_neighbours(density):
 def test_a_wrong_count_is_noticed():
     """Fewer rows or classes than expected is an error, not a shift by one."""
     for shape in ((1, 4), (2, 3), (2,)):
-        with pytest.raises(ForwardFailed, match=r"expected \(2, 4\)"):
-            check_output(np.zeros(shape, np.float32), 2, 4)
+        with pytest.raises(ForwardFailed, match=r"probabilities: expected \(2, 4\)"):
+            check_output("probabilities", np.zeros(shape, np.float32), (2, 4))
 
 
 def test_features_of_another_width_fail(density):
@@ -84,14 +82,13 @@ def test_features_of_another_width_fail(density):
 
 
 def test_scores_say_what_they_are(density):
-    """Probabilities by class name, a score between 0 and 1 with its meaning, and not calibrated."""
+    """Probabilities by class name, the most probable one, and their sum as a score between 0 and 1."""
     (result,) = density.forward(batch_of(1))
-    assert list(result.probabilities) == list(density.package.card.class_names)
+    assert list(result.probabilities) == list(density.card.class_names)
     assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-6)
     dense = result.probabilities["heterogeneously_dense"] + result.probabilities["extremely_dense"]
     assert result.score == pytest.approx(dense)
-    assert result.score_meaning == "probability_dense_breast"
-    assert result.calibrated is False
+    assert result.category == max(result.probabilities, key=result.probabilities.get)
 
 
 def test_cpu_stands_in_for_a_provider_that_is_absent(caplog):

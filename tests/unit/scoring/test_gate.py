@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from scoring.gate import check_header, check_image, measure
-from scoring.outcomes import OUT_OF_DOMAIN
+from scoring.gate import Gate, Refused
+from scoring.prepare import check_image, measure
+from scoring.views import check_header
 
 VIEWS = ["L-CC", "R-CC", "L-MLO", "R-MLO"]
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -33,6 +34,20 @@ def noise(x: np.ndarray) -> np.ndarray:
 
 def dark_noise(x: np.ndarray) -> np.ndarray:
     return np.clip(np.random.default_rng(0).normal(0, 40, x.shape), 0, 255).astype(np.uint8)
+
+
+SIZE = (2600, 2000)
+
+
+def refusal_of(card, image: np.ndarray) -> str | None:
+    """The word under which the density model refuses an image; None where it takes it."""
+    gate = Gate(card.checks)
+    try:
+        check_image(gate, image, SIZE, "L-CC", card.preparation.parameters["dark_below"])
+    except Refused as error:
+        assert error.refusal.detail
+        return error.refusal.word.removesuffix(":L-CC")
+    return None
 
 
 FAIR: dict[str, Transform] = {
@@ -62,23 +77,21 @@ FOUL: dict[str, tuple[Transform, str]] = {
 @pytest.mark.parametrize("name", FAIR)
 def test_fair_transforms_pass(density, images, view, name):
     """Flips, a tenth of gain and another bit depth are no reason to refuse."""
-    assert check_image(density.package.card.gate, FAIR[name](images[view])) is None
+    assert refusal_of(density.card, FAIR[name](images[view])) is None
 
 
 @pytest.mark.parametrize("name", FOUL)
 def test_foul_images_are_refused_by_name(density, images, name):
     """Each check bites, and says which it is."""
     transform, word = FOUL[name]
-    refusal = check_image(density.package.card.gate, transform(images["L-CC"]))
-    assert refusal is not None
-    assert refusal.word == word
+    assert refusal_of(density.card, transform(images["L-CC"])) == word
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("name", ["noise", "noise clipped at black", "inverted", "uncropped"])
 def test_foul_images_are_refused_in_every_view(density, images, view, name):
     """No view lets noise, an inverted or an uncropped image pass."""
-    assert check_image(density.package.card.gate, FOUL[name][0](images[view])) is not None
+    assert refusal_of(density.card, FOUL[name][0](images[view])) is not None
 
 
 @pytest.mark.parametrize(
@@ -92,23 +105,39 @@ def test_foul_images_are_refused_in_every_view(density, images, view, name):
 )
 def test_a_header_is_enough_to_refuse(density, exams, know, change, word):
     """Size and kind are refused before a byte of pixels is read."""
-    card = density.package.card
-    instance = know(exams[0].datasets["L-CC"])
-    assert check_header(card.input, card.gate, instance) is None
-    refusal = check_header(card.input, card.gate, know(exams[0].datasets["L-CC"], **change))
+    card = density.card
+    assert check_header(card.input, card.intake, know(exams[0].datasets["L-CC"])) is None
+    refusal = check_header(card.input, card.intake, know(exams[0].datasets["L-CC"], **change))
     assert refusal is not None
     assert refusal.word == word
 
 
-def test_every_word_of_the_gate_is_tested():
-    """A new word needs a foul image that gets it."""
-    assert {word for _, word in FOUL.values()} | {"photometric"} == set(OUT_OF_DOMAIN)
+def test_every_check_of_the_card_is_tested(density):
+    """A new check needs a foul image that gets its word."""
+    assert {word for _, word in FOUL.values()} == {c.measure for c in density.card.checks} | {"flat", "image_size"}
+
+
+def test_what_was_measured_is_kept_until_the_refusal(density, images):
+    """The gate tells every measure that it saw, the refused one last."""
+    gate = Gate(density.card.checks)
+    with pytest.raises(Refused):
+        check_image(gate, uncropped(images["L-CC"]), SIZE, "L-CC", 0.02)
+    assert list(gate.measured) == ["background:L-CC", "roughness:L-CC", "chest_wall:L-CC"]
+
+
+def test_a_measure_that_is_no_number_is_refused(density):
+    """NaN is in no range, and passes no gate."""
+    with pytest.raises(Refused):
+        Gate(density.card.checks).note("background", float("nan"))
+    with pytest.raises(Refused):
+        Gate([]).note("unchecked", float("nan"))
 
 
 def test_the_card_tells_what_was_measured(density, images):
     """The ranges of the card hold the published images with room on both sides."""
-    gate = density.package.card.gate
-    shares = [measure(images[view], gate.dark_below)["background"] for view in VIEWS]
+    [background] = [check.range for check in density.card.checks if check.measure == "background"]
+    dark = density.card.preparation.parameters["dark_below"]
+    shares = [measure(images[view], dark)["background"] for view in VIEWS]
     assert (round(min(shares), 2), round(max(shares), 2)) == (0.37, 0.58)
-    assert gate.background[0] < min(shares) - 0.1
-    assert gate.background[1] > max(shares) + 0.1
+    assert background[0] < min(shares) - 0.1
+    assert background[1] > max(shares) + 0.1

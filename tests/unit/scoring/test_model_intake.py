@@ -4,9 +4,16 @@ import msgspec
 import pytest
 
 from infra.demo import repeated_view, spot_view
-from scoring.intake import EXCLUSIONS, Instance, Missing, NotApplicable, Selected
+from scoring.intake import Instance, Missing, NotApplicable, Selected
+from scoring.views import EXCLUSIONS
 
 VIEWS = ["L-CC", "R-CC", "L-MLO", "R-MLO"]
+
+
+def taken(chosen: Selected | Missing) -> dict[str, str]:
+    """SOP Instance UID by view."""
+    inputs = chosen.found if isinstance(chosen, Missing) else chosen.inputs
+    return {each.name: each.sop_instance_uid for each in inputs}
 
 
 def changed(instance: Instance, **changes: object) -> Instance:
@@ -17,8 +24,8 @@ def test_four_views_are_selected_in_the_card_s_order(density, facts):
     """The inputs are named by view, whatever the order of arrival."""
     chosen = density.select(facts[::-1])
     assert isinstance(chosen, Selected)
-    assert list(chosen.inputs) == VIEWS
-    assert set(chosen.inputs.values()) == {i.sop_instance_uid for i in facts}
+    assert list(taken(chosen)) == VIEWS
+    assert set(taken(chosen).values()) == {i.sop_instance_uid for i in facts}
 
 
 def test_order_of_arrival_changes_nothing(density, facts):
@@ -31,8 +38,8 @@ def test_a_missing_view_is_named(density, facts, absent):
     """Three views are not four: the absent one is named, and none is invented."""
     outcome = density.select([i for i in facts if i.view != absent])
     assert isinstance(outcome, Missing)
-    assert outcome.views == (absent,)
-    assert absent not in outcome.found
+    assert outcome.names == (absent,)
+    assert absent not in taken(outcome)
 
 
 def test_another_study_is_not_applicable(density, facts):
@@ -60,9 +67,9 @@ def test_a_repeated_view_takes_the_place_of_the_earlier(density, facts, exams, k
     """Of several of one view the latest acquisition is taken, and the set has another name."""
     again = know(repeated_view(exams[0], "L-CC"))
     before, after = density.select(facts), density.select([again, *facts])
-    assert after.inputs == before.inputs | {"L-CC": again.sop_instance_uid}
+    assert taken(after) == taken(before) | {"L-CC": again.sop_instance_uid}
     assert after.set_id != before.set_id
-    assert after.set_aside == {before.inputs["L-CC"]: "earlier_acquisition"}
+    assert after.set_aside == {taken(before)["L-CC"]: "earlier_acquisition"}
 
 
 def test_rank_decides_before_number_and_uid(density, facts):
@@ -73,7 +80,7 @@ def test_rank_decides_before_number_and_uid(density, facts):
     same = changed(high, sop_instance_uid="1.2")
     unknown = changed(first, sop_instance_uid="9.8", acquisition_rank=None, instance_number=100)
     chosen = density.select([low, high, same, unknown, *facts[1:]])
-    assert chosen.inputs["L-CC"] == "1.2"
+    assert taken(chosen)["L-CC"] == "1.2"
 
 
 @pytest.mark.parametrize(

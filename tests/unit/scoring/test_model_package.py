@@ -1,5 +1,6 @@
 """A package is loaded only if it is exactly what its digests and its card say."""
 
+import io
 import json
 import os
 import shutil
@@ -10,13 +11,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from scoring.arrays import ArraysRefused, read_arrays, write_arrays
 from scoring.card import CardInvalid, read_card
 from scoring.graph import GraphRefused, check_graph
-from scoring.package import DIGESTS, PackageRefused, digests_of, package_digest, read_package
+from scoring.package import CARD, DIGESTS, PackageRefused, digests_of, package_digest, read_package
 from scoring.runtime import WarmUpFailed
 from scoring.score import load
 
 OPERATORS = ("Gemm", "Relu", "Softmax")
+OPSET = 17
 
 
 @pytest.fixture
@@ -32,9 +35,11 @@ def seal(path: Path) -> None:
     (path / DIGESTS).write_text(json.dumps(digests_of(path)))
 
 
-def change_card(path: Path, **changes: object) -> None:
-    card = json.loads((path / "card.json").read_text())
-    (path / "card.json").write_text(json.dumps(card | changes))
+def change_card(path: Path, old: str, new: str) -> None:
+    """Write other words into the card; what they replace must be there."""
+    text = (path / CARD).read_text()
+    assert old in text, old
+    (path / CARD).write_text(text.replace(old, new))
     seal(path)
 
 
@@ -68,7 +73,7 @@ def test_the_shipped_package_loads(package):
 
 
 @pytest.mark.parametrize(
-    "name", ["card.json", "model.onnx", "LICENSE", "weights.npz", "example/histograms.json"]
+    "name", ["card.toml", "model.onnx", "LICENSE", "weights.npz", "example/histograms.npz"]
 )
 def test_a_changed_byte_in_any_file_is_refused(copy, name):
     """One byte more anywhere, and the package is not loaded."""
@@ -81,7 +86,7 @@ def test_a_pinned_digest_is_kept(copy):
     """A package that is whole but another than the settings pin is refused."""
     digest = read_package(copy).digest
     assert load(copy, expected_digest=digest).package.digest == digest
-    change_card(copy, version="1.0.1")
+    change_card(copy, 'version = "1.1.0"', 'version = "1.1.1"')
     with pytest.raises(PackageRefused, match=f"expected package digest {digest}"):
         load(copy, expected_digest=digest)
 
@@ -98,7 +103,7 @@ def test_an_unlisted_or_missing_file_is_refused(copy):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../other/model.onnx", "a/../../b", "a\\b", "./card.json", ""]
+    "name", ["/etc/passwd", "../other/model.onnx", "a/../../b", "a\\b", "./card.toml", ""]
 )
 def test_paths_that_leave_the_package_are_refused(copy, name):
     """A listed path is relative, plain and inside."""
@@ -133,7 +138,7 @@ def test_a_pipe_is_refused_and_not_waited_for(copy):
         load(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"card.json": 1}', "{}"])
+@pytest.mark.parametrize("text", ["", "[]", '{"card.toml": 1}', "{}"])
 def test_a_broken_list_of_digests_is_refused(copy, text):
     """Digests that cannot be read or name no card are refused."""
     (copy / DIGESTS).write_text(text)
@@ -147,16 +152,16 @@ def test_external_data_is_refused():
     nested = helper.make_node("Relu", ["x"], ["y"], value=outside("/etc/passwd"))
     for graph in (graph_with(relu, outside()), graph_with(nested)):
         with pytest.raises(GraphRefused, match=r"external_data|data_location"):
-            check_graph(graph, OPERATORS)
+            check_graph(graph, OPERATORS, OPSET)
 
 
 def test_custom_domains_and_undeclared_operators_are_refused():
     """Only the standard domain, and only the operators that the card declares."""
     custom = helper.make_node("Relu", ["x"], ["y"], domain="evil")
     with pytest.raises(GraphRefused, match="standard ONNX domain"):
-        check_graph(graph_with(custom, opsets=(("", 17), ("evil", 1))), OPERATORS)
+        check_graph(graph_with(custom, opsets=(("", 17), ("evil", 1))), OPERATORS, OPSET)
     with pytest.raises(GraphRefused, match="expected operators"):
-        check_graph(graph_with(helper.make_node("Loop", ["x"], ["y"])), OPERATORS)
+        check_graph(graph_with(helper.make_node("Loop", ["x"], ["y"])), OPERATORS, OPSET)
 
 
 def test_an_operator_in_a_nested_graph_is_found():
@@ -164,14 +169,14 @@ def test_an_operator_in_a_nested_graph_is_found():
     inner = onnx.load_from_string(graph_with(helper.make_node("Loop", ["x"], ["y"]))).graph
     hidden = helper.make_node("Relu", ["x"], ["y"], body=inner)
     with pytest.raises(GraphRefused, match="Loop"):
-        check_graph(graph_with(hidden), OPERATORS)
+        check_graph(graph_with(hidden), OPERATORS, OPSET)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_cut_graph_is_refused(package, cut):
     """Bytes that end early, or that are none, are no graph."""
     with pytest.raises(GraphRefused, match="expected"):
-        check_graph((package / "model.onnx").read_bytes()[:cut], OPERATORS)
+        check_graph((package / "model.onnx").read_bytes()[:cut], OPERATORS, OPSET)
 
 
 def test_a_graph_that_the_runtime_refuses_is_refused(copy):
@@ -184,62 +189,89 @@ def test_a_graph_that_the_runtime_refuses_is_refused(copy):
 
 def test_another_output_for_the_declared_example_is_refused(copy):
     """The warm-up compares: a graph with other weights is not the declared model."""
-    path = copy / "example/histograms.json"
-    example = json.loads(path.read_text())
-    example["output"][0][0] += 0.01
-    path.write_text(json.dumps(example))
+    path = copy / "example/histograms.npz"
+    example = read_arrays(path.read_bytes())
+    example["probabilities"][0, 0] += 0.01
+    path.write_bytes(write_arrays(example))
     seal(copy)
     with pytest.raises(WarmUpFailed, match="declared example"):
         load(copy)
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("old", "new", "expected"),
     [
-        ({"classes": []}, "classes: expected at least two"),
-        ({"views": ["L-CC", "L-CC"]}, "views: expected at least one, each once"),
-        ({"disclaimer": "Fit for everything."}, "not for diagnosis"),
-        ({"format": "prodrome.model/9"}, r"Invalid enum value 'prodrome.model/9'.*\$.format"),
-        ({"misspelt": 1}, "unknown field `misspelt`"),
-        ({"thresholds": [{"name": "t", "value": 2.0, "text": ""}]}, "between 0 and 1"),
+        ('"L-CC", "R-CC", "L-MLO"', '"L-CC", "L-CC", "L-MLO"', "intake.names: expected at least one, each once"),
+        ('name = "scattered"', 'name = "extremely_dense"', "classes: expected at least two, each once"),
+        ("Not for diagnosis", "Fit for everything", "not for diagnosis"),
+        ("prodrome.model/2", "prodrome.model/9", r"Invalid enum value 'prodrome.model/9'.*\$.format"),
+        ("\n[input]", "misspelt = 1\n[input]", "unknown field `misspelt`"),
+        ("range = [0.25, 0.7]", "range = [0.7, 0.25]", "lowest <= highest"),
+        ('classes = ["heterogeneously_dense"', 'classes = ["none_of_them"', "score: expected some of the classes"),
+        ('name = "network"', 'name = "other"', "graphs: expected one 'network'"),
+        ('tensor = "probabilities"', 'tensor = "logits"', "expected tensors of the network"),
+        ("histograms = [200]", "histograms = [0]", "positive numbers"),
+        ('body_part = "BREAST"', "", "missing required field `body_part`"),
+        ("[score]", "[score", "card.toml"),
+        ('version = "1"', 'version = "2"', r"preparation: expected one of .* found \('view-histograms', '2'\)"),
+        ("bins = 50, ", "", r"preparation.parameters: expected \['bins', 'dark_below'\], found"),
     ],
 )
-def test_a_card_that_says_wrong_things_is_refused(copy, changes, expected):
+def test_a_card_that_says_wrong_things_is_refused(copy, old, new, expected):
     """The error names the field, what was expected and what came."""
-    change_card(copy, **changes)
+    change_card(copy, old, new)
     with pytest.raises(CardInvalid, match=expected):
         load(copy)
 
 
-def test_a_card_without_a_field_or_without_sense_is_refused(package):
-    """A missing field, a turned range and bytes that are no JSON are refused."""
-    card = json.loads((package / "card.json").read_text())
-    turned = card | {"gate": card["gate"] | {"background": [0.7, 0.25]}}
-    for broken, expected in (
-        (json.dumps({k: v for k, v in card.items() if k != "licence"}), "missing required field `licence`"),
-        (json.dumps(turned), "lowest <= highest"),
-        ("{", "card.json"),
-    ):
-        with pytest.raises(CardInvalid, match=expected):
-            read_card(broken.encode())
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("histograms = [200]", "histograms = [199]"),
+        ("inputs = { histograms", "inputs = { pictures"),
+        ("outputs = { probabilities = [4] }", "outputs = { probabilities = [4], more = [1] }"),
+    ],
+)
+def test_a_graph_with_other_tensors_than_declared_is_refused(copy, old, new):
+    """Names and shapes of inputs and outputs are those of the card."""
+    change_card(copy, old, new)
+    with pytest.raises(GraphRefused, match="network: expected the"):
+        load(copy)
 
 
-def test_an_unknown_preparation_is_refused(copy):
-    """A card names a preparation that exists, in a version that exists."""
-    change_card(copy, preparation={"name": "view-histograms", "version": "2", "parameters": {"bins": 50}})
-    with pytest.raises(
-        CardInvalid, match=r"preparation: expected one of .* found \('view-histograms', '2'\)"
-    ):
+def test_another_version_of_the_operators_is_refused(copy):
+    """What an operator does depends on its version: the card says which one."""
+    change_card(copy, "opset = 17", "opset = 18")
+    with pytest.raises(GraphRefused, match="expected operators of version 18, found version 17"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "model.pt", "code.py", "lib.so", "data.zip"])
+def test_files_that_could_run_when_they_are_opened_are_refused(copy, name):
+    """A package holds data of a few kinds, and nothing else, however harmless."""
+    (copy / name).write_bytes(b"")
+    seal(copy)
+    with pytest.raises(PackageRefused, match="expected files of the kinds"):
+        load(copy)
+
+
+def test_a_pickle_in_an_npz_is_refused(copy):
+    """Arrays of objects are pickles: they are refused, and do not run."""
+    hidden = io.BytesIO()
+    np.savez(hidden, histograms=np.array([{"a": 1}], dtype=object), probabilities=np.zeros((1, 4)))
+    (copy / "example/histograms.npz").write_bytes(hidden.getvalue())
+    seal(copy)
+    with pytest.raises(ArraysRefused, match="expected arrays in an .npz"):
         load(copy)
 
 
 def test_the_parameter_digest_moves_with_each_parameter(package):
-    """Another bin count, gate or threshold is another parameter digest."""
-    card = json.loads((package / "card.json").read_text())
+    """Another bin count, range or threshold is another parameter digest."""
+    text = (package / CARD).read_text()
     others = [
-        card | {"preparation": card["preparation"] | {"parameters": {"bins": 51}}},
-        card | {"gate": card["gate"] | {"roughness": [0, 0.06]}},
-        card | {"thresholds": []},
+        text.replace("bins = 50", "bins = 51"),
+        text.replace("range = [0.0, 0.05]", "range = [0.0, 0.06]"),
+        text.replace("value = 0.5", "value = 0.6"),
     ]
-    digests = {read_card(json.dumps(c).encode()).parameter_digest for c in [card, *others]}
+    digests = {read_card(card.encode()).parameter_digest for card in [text, *others]}
     assert len(digests) == 4
