@@ -7,6 +7,7 @@ effects are keyed, so that it changes nothing.
 """
 
 import base64
+import datetime
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -272,17 +273,35 @@ def discard(
 @_ids
 @_filters
 @click.option("--again", is_flag=True, help="Those too that were replayed or discarded before.")
+@click.option(
+    "--model", metavar="MODEL@VERSION", help="Not letters: score studies again with the version that runs."
+)
+@click.option("--cohort", multiple=True, metavar="KEY=VALUE", help="With --model: only studies of which this holds: "
+              "project, study, patient, modality, outcome. May be given again.")  # fmt: skip
+@click.option(
+    "--since",
+    type=click.DateTime(),
+    help="With --model: only studies whose newest revision is of then or later.",
+)
 @_dry_run
 @_json
 def replay(
-    ids: tuple[str, ...], zone: str | None, reason: str | None, stage: str | None, again: bool, dry_run: bool,
-    as_json: bool,
+    ids: tuple[str, ...], zone: str | None, reason: str | None, stage: str | None, again: bool, model: str | None,
+    cohort: tuple[str, ...], since: datetime.datetime | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Put LETTER..., or what the options say, back on the topics they came from, unchanged.
 
     Effects are keyed, so that replaying a letter that was worked on meanwhile changes nothing. What is still
     broken becomes a letter again.
+
+    With --model studies are scored again, in the bulk lane, which live ones overtake: what this version has not
+    answered for the same inputs is computed, what it has is published again where another answer counts. Results
+    supersede, none is overwritten. --dry-run counts.
     """
+    if model is not None:
+        from commands.rescore import run
+
+        return run(model, cohort, since, dry_run=dry_run, as_json=as_json)
     with told():
         found = settings()
         producer = cache(lambda zone: Producer(kafka_of(getattr(found, zone))))
@@ -292,6 +311,7 @@ def replay(
 
         wanted = Wanted(zone, reason, stage, None if again else "open", ids)
         _each(found, "replay", wanted, step, ask=False, dry_run=dry_run, as_json=as_json)
+    return None
 
 
 def _each(

@@ -17,12 +17,15 @@ from consumers.deid.profiles import SHIPPED, published_rows
 #: what can be asked of an instance under every profile
 _FACTS: Final = (
     "modality, rows, columns, number of frames, bits, photometric interpretation, ImageType, presentation intent,"
-    " view, laterality, view modifiers, partial view, acquisition, series and instance number, acquisition rank"
+    " view, laterality, view modifiers, partial view, acquisition, series and instance number, acquisition rank,"
+    " position, orientation and spacing, MR acquisition type, scanning sequence, echo time, angio flag, images in"
+    " acquisition"
 )
 _WORDS: Final = {
     "age_band": "ten years, `90+` above 89",
     "sequence": "of MR series: "
     + ", ".join(f"`{word}`" for word in (*(word for word, _ in SEQUENCES), UNKNOWN)),
+    "contrast": "`yes` where a contrast agent is named",
     "device": "a keyed id: the same for the same device, and nothing else",
 }
 _SITE: Final = """\

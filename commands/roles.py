@@ -8,13 +8,14 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import setproctitle
 
-from commands.wiring import clean_store, settings, stop_event, tables_of, told
+from commands.wiring import clean_store, results_store, settings, stop_event, tables_of, told
 from infra import logs, metrics
 from infra.cassandra import Tables
 from infra.clock import SystemClock
@@ -241,8 +242,8 @@ def _zones(found: Settings, trusted: Any) -> Any:
 class LiveLag:
     """Whether the live lane has had messages waiting for over a second: then the bulk lane stands aside."""
 
-    def __init__(self, kafka: KafkaConnection) -> None:
-        self._kafka = kafka
+    def __init__(self, kafka: KafkaConnection, group: str) -> None:
+        self._kafka, self._group = kafka, group
         self._since: float | None = None
 
     def __call__(self) -> bool:
@@ -250,15 +251,23 @@ class LiveLag:
         from commands.status import GROUPS
         from infra.kafka import lags
 
-        group = "prodrome-deidentify-live"
-        waiting = lags(self._kafka, {group: GROUPS[group]})[0].messages
+        waiting = lags(self._kafka, {self._group: GROUPS[self._group]})[0].messages
         now = SystemClock().monotonic()
         self._since = None if waiting == 0 else self._since or now
         return self._since is not None and now - self._since > 1.0
 
 
+def _yielding(zone: Zone, live_group: str, lane: str) -> Callable[[], bool]:
+    return LiveLag(kafka_of(zone), live_group) if lane == "bulk" else lambda: False
+
+
+_lane = click.option(
+    "--lane", type=click.Choice(["live", "bulk"]), default="live", help="Which topic to work on."
+)
+
+
 @click.command()
-@click.option("--lane", type=click.Choice(["live", "bulk"]), default="live", help="Which topic to work on.")
+@_lane
 def deidentify(lane: str) -> None:
     """Take instances over the boundary: clean objects, clean events, vault, quarantine."""
     with told():
@@ -266,7 +275,7 @@ def deidentify(lane: str) -> None:
         from consumers.deidentify import Deidentify
 
         tables = tables_of(found.trusted)
-        must_yield = LiveLag(kafka_of(found.trusted)) if lane == "bulk" else lambda: False
+        must_yield = _yielding(found.trusted, "prodrome-deidentify-live", lane)
         _run_stage(
             found,
             found.trusted,
@@ -325,17 +334,23 @@ def prometheus() -> None:
 
 
 @click.command()
-def score() -> None:
+@_lane
+def score(lane: str) -> None:
     """Keep the models loaded; score what their intake selects."""
     with told():
-        found = _start("score")
-        from commands.models import load_all
+        found = _start("score" if lane == "live" else "score-bulk", "score")
+        from consumers.preparing import Preparing
         from consumers.score import Score
+        from consumers.serving import Resident
 
-        models = load_all(found)
-        tables, store = tables_of(found.clean), clean_store(found)
+        tables, store, clock = tables_of(found.clean), clean_store(found), SystemClock()
+        serving = Resident(found, tables, results_store(found), clock)
+        preparing = Preparing(found, lane)
+        must_yield = _yielding(found.clean, "prodrome-score", lane)
         _run_stage(
             found,
             found.clean,
-            lambda producer: Score(found, tables, store, producer, SystemClock(), models),
+            lambda producer: Score(
+                found, tables, store, producer, clock, serving, preparing, lane, must_yield
+            ),
         )

@@ -39,6 +39,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "catalog": ("catalog",),
     "ledger": ("ledger",),
     "score": ("score",),
+    "score-bulk": ("score", "--lane", "bulk"),
     "exporter": ("exporter",),
 }
 #: The part that runs where it is installed, as a role like the others.

@@ -35,6 +35,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "prodrome-catalog": ("instance.deidentified.v1",),
     "prodrome-ledger": ("instance.settled.v1",),
     "prodrome-score": ("study.revised.v1",),
+    "prodrome-score-bulk": ("study.revised.bulk.v1",),
 }
 
 

@@ -9,7 +9,7 @@ import click
 
 from infra.cassandra import Tables
 from infra.connections import cassandra_of
-from infra.objects import Store, open_store
+from infra.objects import Store, open_results, open_store
 from infra.settings import Settings, Zone, load
 from schemas.errors import ProdromeError
 
@@ -22,6 +22,11 @@ def tables_of(zone: Zone) -> Tables:
 def clean_store(settings: Settings) -> Store:
     """Return the store of clean objects."""
     return open_store(settings.clean, "clean", "clean")
+
+
+def results_store(settings: Settings) -> Store:
+    """Return the store of what scoring keeps."""
+    return open_results(settings)
 
 
 @contextmanager

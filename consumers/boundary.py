@@ -48,6 +48,8 @@ from schemas.sources import Source
 COMPRESSION: Final = 3
 #: Of an instance whose source was taken out of the settings since.
 _FACTS: Final = tuple(field.name for field in dataclasses.fields(InstanceFacts))
+#: Left out where nothing is known: most instances have no geometry, or none of the words.
+_OPTIONAL: Final = frozenset(f.name for f in dataclasses.fields(InstanceFacts) if f.default is None)
 _UNKNOWN: Final = Source(name="unknown")
 
 
@@ -176,7 +178,11 @@ class Boundary:
             content_key=done.content_key,
             pixel_key=done.pixel_key,
             clean_object=self._clean.put(path + ".dcm", done.part10),
-            facts={name: getattr(done.facts, name) for name in _FACTS},  # flat, so no deep copy
+            facts={  # flat, so no deep copy
+                name: value
+                for name in _FACTS
+                if (value := getattr(done.facts, name)) is not None or name not in _OPTIONAL
+            },
             metadata=metadata if small else None,
             metadata_object=None if small else self._clean.put(path + ".json.z.b64", metadata.encode()),
             manifest=self._manifest(project, done.manifest_json),

@@ -4,6 +4,7 @@ The same selected inputs, model, preparation and parameters give the same id and
 trace are headers.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +17,13 @@ from schemas.events import (
     ModelIdentity,
     Prediction,
     PredictionInput,
+    PredictionMeasurement,
     RunOutcome,
     StudyRevised,
 )
 from schemas.ids import event_id, set_id
-from scoring.intake import Instance, Missing, NotApplicable, Selected
-from scoring.outcomes import Outcome, OutOfDomain, Scores
+from scoring.intake import Input, Instance, Missing, NotApplicable, Selected
+from scoring.outcomes import Measured, Outcome, OutOfDomain, Scores
 from scoring.score import Model
 
 _IDENTITY: Final = (
@@ -58,31 +60,49 @@ class Exam:
         """Return the id of the answer for these inputs (`scoring.keys.prediction_key`, within the study)."""
         return event_id("prediction", *self.key, self.model.key(selected))
 
+    def inputs_set_id(self, selected: Selected) -> str:
+        """Return the id of the selected set as events name it."""
+        return set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in selected.instances.values())
+
     def answer(self, selected: Selected, outcome: Outcome, supersedes: str | None) -> Prediction:
         """Return the prediction of a scored, refused or failed exam."""
+        common: dict[str, Any] = {
+            "supersedes": supersedes,
+            "inputs": selected.inputs,
+            "used": [i.sop_instance_uid for i in selected.instances.values()],
+            "candidates": selected.candidates or msgspec.UNSET,
+        }
         name = self.prediction_id(selected)
         if isinstance(outcome, Scores):
             return self._prediction(
                 name,
                 "predicted",
-                outcome.inputs,
-                supersedes=supersedes,
+                **common,
                 score=outcome.score,
-                category=outcome.predicted_class,
+                category=outcome.category,
                 probabilities=outcome.probabilities,
-                quality_flags=outcome.quality_flags,
+                quality_flags=selected.quality_flags,
+                measurements=tuple(map(_measurement, outcome.measurements)) or msgspec.UNSET,
+                gates=outcome.measured or msgspec.UNSET,
             )
-        kind: RunOutcome = "out_of_domain" if isinstance(outcome, OutOfDomain) else "failed"
-        return self._prediction(name, kind, outcome.inputs, supersedes=supersedes, reason=outcome.reason)
+        if isinstance(outcome, OutOfDomain):
+            gates = outcome.measured or msgspec.UNSET
+            return self._prediction(name, "out_of_domain", **common, reason=outcome.reason, gates=gates)
+        return self._prediction(name, "failed", **common, reason=outcome.reason)
 
     def incomplete(self, missing: Missing) -> Prediction:
         """Return what is said once when a model's deadline is over and inputs are missing."""
-        reason = "missing:" + ",".join(missing.views)
-        return self._prediction(self.incomplete_id, "incomplete", missing.found, reason=reason)
+        reason = "missing:" + ",".join(missing.names)
+        used = [each.sop_instance_uid for each in missing.found]
+        return self._prediction(
+            self.incomplete_id, "incomplete", inputs=missing.found, used=used, reason=reason
+        )
 
-    def _prediction(self, name: str, outcome: RunOutcome, inputs: dict[str, str], **more: Any) -> Prediction:
-        card = self.model.package.card
-        used = [i for i in self.manifest.instances if i.sop_instance_uid in inputs.values()]
+    def _prediction(
+        self, name: str, outcome: RunOutcome, inputs: Sequence[Input], used: Collection[str], **more: Any
+    ) -> Prediction:
+        card, wanted = self.model.card, frozenset(used)
+        instances = [i for i in self.manifest.instances if i.sop_instance_uid in wanted]
         nothing: dict[str, Any] = {
             "score": None, "category": None, "probabilities": {}, "quality_flags": (), "reason": None,
             "supersedes": None,
@@ -104,17 +124,46 @@ class Exam:
                 parameters=card.parameter_digest,
             ),
             modality=card.input.modality,
-            sop_class_uids=tuple(sorted({i.sop_class_uid for i in used})),
+            sop_class_uids=tuple(sorted({i.sop_class_uid for i in instances})),
             body_part=card.body_part,
-            inputs=tuple(PredictionInput(name=view, sop_instance_uid=sop) for view, sop in inputs.items()),
-            inputs_set_id=set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in used),
+            inputs=tuple(map(_input, inputs)),
+            inputs_set_id=set_id((i.sop_instance_uid, i.content_key, i.pixel_key) for i in instances),
             score_meaning=card.score.meaning,
-            calibrated=card.score.calibrated,
+            calibrated=card.calibrator is not None,
             thresholds={t.name: t.value for t in card.thresholds},
             deid_profile=self.profile,
             intended_use=card.disclaimer,
             **{**nothing, **more},
         )
+
+
+def reinstated(key: StudyKey, known: Prediction, instead_of: str, revised: StudyRevised) -> Prediction:
+    """Return a stored answer as the one that counts again, in place of a later one; nothing is computed."""
+    return msgspec.structs.replace(
+        known,
+        prediction_id=event_id("prediction", *key, f"{known.prediction_id} instead of {instead_of}"),
+        revision=revised.revision,
+        status="amended",
+        supersedes=instead_of,
+    )
+
+
+def _input(each: Input) -> PredictionInput:
+    if each.series_instance_uid is None:
+        return PredictionInput(name=each.name, sop_instance_uid=each.sop_instance_uid)
+    return PredictionInput(
+        name=each.name,
+        sop_instance_uid=each.sop_instance_uid,
+        series_instance_uid=each.series_instance_uid,
+        instances=each.instances,
+    )
+
+
+def _measurement(each: Measured) -> PredictionMeasurement:
+    said = {
+        name: value for name in ("low", "high", "confidence") if (value := getattr(each, name)) is not None
+    }
+    return PredictionMeasurement(name=each.name, value=each.value, unit=each.unit, **said)
 
 
 def _instance(instance: ManifestInstance) -> Instance:

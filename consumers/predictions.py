@@ -22,6 +22,8 @@ from schemas.events import Lifecycle, LifecycleKind, Prediction, RunOutcome
 from schemas.ids import study_key
 
 if TYPE_CHECKING:  # who counts runs has no model runtime
+    from consumers.exam import Exam
+    from scoring.intake import Selected
     from scoring.score import Model
 
 #: Partitions of a model's runs, so that no one of them grows without bound.
@@ -34,6 +36,7 @@ _INSERT: Final = (
     "INSERT INTO predictions (project, study, model, prediction, outcome, published, body)"
     " VALUES (?, ?, ?, ?, ?, false, ?) IF NOT EXISTS"
 )
+_BY_ID: Final = "INSERT INTO predictions_by_id (project, prediction, study, model) VALUES (?, ?, ?, ?)"
 _SELECT: Final = "SELECT outcome, published, body FROM predictions WHERE project = ? AND study = ? AND model = ? AND prediction = ?"
 _PUBLISHED: Final = "UPDATE predictions SET published = true WHERE project = ? AND study = ? AND model = ? AND prediction = ? IF EXISTS"
 _FIRST: Final = "INSERT INTO prediction_head (project, study, model, prediction, revision) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS"
@@ -52,10 +55,10 @@ _LIFECYCLE: Final[dict[RunOutcome, LifecycleKind]] = {
 
 
 class Predictions:
-    """Sole writer of `predictions`, `prediction_head` and `model_runs`."""
+    """Sole writer of `predictions`, `predictions_by_id`, `prediction_head` and `model_runs`."""
 
-    def __init__(self, tables: Tables, producer: Producer) -> None:
-        self._tables, self._producer = tables, producer
+    def __init__(self, tables: Tables, producer: Producer | None) -> None:
+        self._tables, self._producer = tables, producer  # without a producer: to look only
 
     def effective(self, key: StudyKey, model: "Model") -> str | None:
         """Return the id of the prediction that counts now, or None."""
@@ -67,10 +70,23 @@ class Predictions:
         found = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
         return found[0].outcome if found and found[0].published else None
 
+    def stored(self, key: StudyKey, model: "Model", prediction_id: str) -> Prediction:
+        """Return a prediction that was published before."""
+        [row] = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
+        return msgspec.json.decode(row.body, type=Prediction)
+
+    def counts(self, exam: "Exam", selected: "Selected") -> bool:
+        """Return whether what counts now is this package's answer for these inputs."""
+        effective = self.effective(exam.key, exam.model)
+        found = self.stored(exam.key, exam.model, effective) if effective is not None else None
+        return found is not None and (
+            (found.model.sha256, found.inputs_set_id)
+            == (exam.model.package.digest, exam.inputs_set_id(selected))
+        )
+
     def repeat(self, key: StudyKey, model: "Model", prediction_id: str) -> None:
         """Publish again a prediction that was published before, with the body that it has."""
-        [row] = self._tables.run(_SELECT, (*key, model.package.card.id, prediction_id))
-        self._say(key, msgspec.json.decode(row.body, type=Prediction), 0.0)
+        self._say(key, self.stored(key, model, prediction_id), 0.0)
 
     def publish(self, prediction: Prediction, seconds: float = 0.0) -> None:
         """Store and publish a prediction, once; returns when it is confirmed.
@@ -84,6 +100,7 @@ class Predictions:
         """
         key = StudyKey(prediction.project, prediction.study_instance_uid)
         row = (*key, prediction.model.id, prediction.prediction_id)
+        self._tables.run(_BY_ID, (key.project, prediction.prediction_id, key.study, prediction.model.id))
         applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
         if not applied:
             found = self._tables.run(_SELECT, row)[0]
@@ -118,6 +135,7 @@ class Predictions:
         extra = {"duration_ms": f"{1000 * seconds:.0f}"}
         common: dict[str, Any] = {"source": "score", "subject": key.study, "extra": extra}
         identity = (prediction.prediction_id,)
+        assert self._producer is not None
         self._producer.send(
             [
                 encode("prediction.v1", study_key(*key), prediction, identity=identity, **common),

@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -66,6 +67,8 @@ class Workers:
         The small file.
     expect : callable, optional
         Importable; told in a worker the arguments of the jobs that it is about to run, to begin what takes a while.
+    memory : int, optional
+        Bytes that one process may use for its data; what asks for more gets a MemoryError, or dies.
     """
 
     def __init__(
@@ -76,8 +79,9 @@ class Workers:
         count: int,
         journal: Path,
         expect: Callable[[list[Any]], None] | None = None,
+        memory: int | None = None,
     ) -> None:
-        self._function, self._expect = function, expect
+        self._function, self._expect, self._memory = function, expect, memory
         self._setup = (setup, setup_arguments)
         self._count = count
         self._journal = journal
@@ -173,7 +177,10 @@ class Workers:
     def _new_pool(self, count: int) -> ProcessPoolExecutor:
         # spawn: a fork would share librdkafka's and Cassandra's threads and sockets.
         pool = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), *self._setup)
+            count,
+            mp_context=get_context("spawn"),
+            initializer=_start,
+            initargs=(os.getpid(), self._memory, *self._setup),
         )
         # Budgets are for work: they begin when the workers are up.
         try:
@@ -256,8 +263,10 @@ def _kill(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(parent: int, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _start(parent: int, memory: int | None, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     children.end_with(parent)
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     global _setup
     _setup = partial(setup, *arguments)
 

@@ -155,6 +155,7 @@ def _places(found: Settings, store: str) -> tuple[Path, ...]:
         "spool": (found.spool.path, *found.spool.others),
         "quarantine": _folder(found.trusted.store),
         "clean": _folder(found.clean.store),
+        "results": _folder(found.score.store),
         "keys": (found.deidentify.master_key_file,),
         "buckets": tuple(filter(None, (found.buckets.credentials_file, found.buckets.tls_ca))),
     }

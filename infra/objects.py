@@ -17,12 +17,17 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
 from infra.connections import S3Connection, store_of
-from infra.settings import Zone
+from infra.settings import Settings, Zone
 from infra.spool.format import digest_text
 from schemas.errors import BadMessage, SettingsError, SlowDown
 from schemas.events import Pointer
 
 SCHEMES: Final = ("file", "s3")
+
+
+def open_results(settings: Settings) -> "Store":
+    """Return the store of what scoring keeps; a bucket is reached as that of the clean zone is."""
+    return Store(settings.score.store, "results", store_of(settings.clean, "clean"))
 
 
 def open_store(zone: Zone, name: str, scheme: str) -> "Store":
@@ -38,7 +43,7 @@ class Store:
     url : str
         ``file:///folder`` or ``s3://bucket/prefix``.
     scheme : str
-        What pointers into this store begin with: ``clean`` or ``quarantine``.
+        What pointers into this store begin with: ``clean``, ``trusted`` or ``results``.
     connection : S3Connection, optional
         How the bucket's service is reached; without one Amazon's own, as whoever the environment says.
     """
@@ -108,6 +113,21 @@ class Store:
                 "missing_object", f"expected {pointer.length} bytes of a known digest, came others"
             )
         return data
+
+    def find(self, key: str) -> bytes | None:
+        """Return a whole object by its key, or None: for what shows damage by its own form, as no pointer does.
+
+        Raises
+        ------
+        SlowDown
+            The store does not answer.
+        """
+        try:
+            return self._read(key)
+        except FileNotFoundError:
+            return None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise SlowDown(f"the {self.scheme} store refused a get: {type(error).__name__}") from None
 
     def delete(self, pointer: Pointer) -> None:
         """Remove an object; one that is gone already is no error."""

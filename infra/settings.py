@@ -232,6 +232,23 @@ class Score:
         ("CPUExecutionProvider",), "ONNX Runtime providers, first that works"
     )
     threads: int = _setting(1, "Threads of one forward pass")
+    forward_seconds: float = _setting(
+        100.0, "A forward pass is ended after this long, and its exam has failed"
+    )
+    store: str = _setting(
+        "",
+        "Where prepared inputs, maps and added packages are kept, as URL; a bucket is reached as the clean store is; empty takes file://<home>/results",
+    )
+    keep_prepared: bool = _setting(
+        True,
+        "Keep what was prepared of each exam, so that another model after the same preparation needs no image",
+    )
+    preparers: int = _setting(2, "Processes that read, decode and prepare beside the forward passes")
+    prepare_seconds: float = _setting(
+        180.0, "Time for the preparation of one exam, over its bytes at 20 MB/s; then its process is ended"
+    )
+    prepare_bytes: int = _setting(4 << 30, "Memory of one preparing process; what needs more has failed")
+    look_seconds: float = _setting(5.0, "How often the models that were promoted are looked up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,7 +426,7 @@ def _with_defaults(home: Path, parts: dict[str, Any]) -> Settings:
     parts["deidentify"] = _filled(parts["deidentify"], master_key_file=str(home / "secrets" / "master.key"))
     parts["audit"] = _filled(parts["audit"], path=str(home / "audit"))
     shipped = Path(__file__).resolve().parent.parent / "scoring" / "models"
-    parts["score"] = _filled(parts["score"], models=str(shipped))
+    parts["score"] = _filled(parts["score"], models=str(shipped), store=f"file://{home / 'results'}")
     return Settings(home=home, **parts)
 
 

@@ -80,9 +80,12 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("patient_studies", "clean", ("catalog",), ()),
     Table("instances_by_uid", "clean", ("catalog",), ()),
     Table("predictions", "clean", ("score",), ("score",)),
+    Table("predictions_by_id", "clean", ("score",), ()),
     Table("prediction_head", "clean", ("score",), ("score",)),
     Table("model_runs", "clean", ("score",), ("score", EXPORTER)),
     Table("waiting_runs", "clean", ("score",), ("score",)),
+    Table("model_packages", "clean", (), ("score",)),
+    Table("models_active", "clean", (), ("score",)),
 )
 
 STORES: Final[tuple[Store, ...]] = (
@@ -91,6 +94,7 @@ STORES: Final[tuple[Store, ...]] = (
     Store("keys", "trusted", (), ("deidentify",)),
     Store("buckets", "trusted", (), ("bridge", "lister", "deidentify")),
     Store("clean", "clean", ("deidentify", "catalog"), ("deidentify", "catalog", "score")),
+    Store("results", "clean", ("score",), ("score",)),
 )
 
 

@@ -44,6 +44,8 @@ ACTIONS: Final[dict[str, Event]] = {
     "quarantine-release": Event(*_ACCESSED, "U"),
     "quarantine-purge": Event(*_ACCESSED, "D"),
     "replay": Event(*_ACCESSED, "U"),
+    "rescore": Event(*_ACCESSED, "U"),
+    "models": _SOFTWARE,
     "discard": Event(*_ACCESSED, "D"),
     "resolve": Event(*_ACCESSED, "U"),
     "reconcile": Event(*_ACCESSED, "U"),

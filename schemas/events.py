@@ -48,7 +48,8 @@ class Pointer(Value, frozen=True, kw_only=True):
     Attributes
     ----------
     uri : str
-        ``spool://<spool id>/<segment>``, ``clean://<key>``, ``trusted://<key>`` or ``s3://<bucket>/<key>``.
+        ``spool://<spool id>/<segment>``, ``clean://<key>``, ``trusted://<key>``, ``results://<key>`` or
+        ``s3://<bucket>/<key>``.
     offset, length : int
         Range in bytes.
     digest : str or None
@@ -282,6 +283,8 @@ class StudyRevised(Value, frozen=True, kw_only=True):
     flags : tuple of str
         ``uid_conflict`` where a conflicting version is kept; ``identity_conflict`` where the study belongs
         to two patients (indexed, not scored).
+    rescore : tuple of str, left out for a revision as it comes
+        An operator wants it scored again: digests of the packages that are meant, and no others.
     """
 
     project: str
@@ -293,6 +296,7 @@ class StudyRevised(Value, frozen=True, kw_only=True):
     modalities: tuple[str, ...]
     manifest: Pointer
     flags: tuple[str, ...] = ()
+    rescore: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ManifestInstance(Value, frozen=True, kw_only=True):
@@ -332,10 +336,49 @@ class ModelIdentity(Value, frozen=True, kw_only=True):
 
 
 class PredictionInput(Value, frozen=True, kw_only=True):
-    """One selected input, named by what it is to the model (a view, a series role)."""
+    """One selected input, named by what it is to the model (a view, a series role).
+
+    Attributes
+    ----------
+    sop_instance_uid : str
+        The image; of a series, its first slice.
+    series_instance_uid, instances : str and int, left out for single images
+        The series, and how many of its images were used.
+    """
 
     name: str
     sop_instance_uid: str
+    series_instance_uid: str | msgspec.UnsetType = msgspec.UNSET
+    instances: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class PredictionMeasurement(Value, frozen=True, kw_only=True):
+    """One number that a model gave.
+
+    Attributes
+    ----------
+    unit : str
+        UCUM; ``1`` for a plain number.
+    low, high : float, left out where the model gives no spread
+        Lowest and highest of passes over the same input moved a little: how sure the model is of itself.
+    confidence : str, left out where nothing is said
+        A word of the model's card, as ``low``.
+    """
+
+    name: str
+    value: float
+    unit: str
+    low: float | msgspec.UnsetType = msgspec.UNSET
+    high: float | msgspec.UnsetType = msgspec.UNSET
+    confidence: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PredictionMap(Value, frozen=True, kw_only=True):
+    """Where a model looked: an object of the results store, with the method that made it."""
+
+    method: str
+    measurement: str
+    object: Pointer
 
 
 class Prediction(Value, frozen=True, kw_only=True):
@@ -356,6 +399,14 @@ class Prediction(Value, frozen=True, kw_only=True):
         Class name to probability, 0 to 1.
     supersedes : str or None
         The prediction that this one replaces.
+    measurements : tuple, left out where the model gives none
+        Numbers beside the score, as the card names them.
+    gates : dict, left out where the model measures nothing
+        What the domain checks saw, by measure; of `out_of_domain` the last is what was refused.
+    candidates : tuple of str, left out where single images are selected
+        Series that would have fitted when this was said, the chosen one first.
+    maps : tuple, left out where there are none
+        Explanations, made later than the prediction, which they supersede with the same numbers.
     """
 
     prediction_id: str
@@ -382,6 +433,10 @@ class Prediction(Value, frozen=True, kw_only=True):
     deid_profile: str
     intended_use: str
     supersedes: str | None = None
+    measurements: tuple[PredictionMeasurement, ...] | msgspec.UnsetType = msgspec.UNSET
+    gates: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    candidates: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    maps: tuple[PredictionMap, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Lifecycle(Value, frozen=True, kw_only=True):

@@ -71,5 +71,6 @@ KEYS: Final = {
 
 BY_NAME: Final = {topic.name: topic for topic in TOPICS}
 #: lane -> the topic of what was received
+REVISED: Final = {"live": "study.revised.v1", "bulk": "study.revised.bulk.v1"}
 RECEIVED: Final = {"live": "instance.received.v1", "bulk": "instance.received.bulk.v1"}
 DEAD_LETTER_TOPIC: Final[dict[Zone, str]] = {"trusted": "deadletter.trusted.v1", "clean": "deadletter.v1"}

@@ -42,8 +42,8 @@ def read_arrays(data: bytes) -> Arrays:
     return found
 
 
-def write_arrays(arrays: Arrays) -> bytes:
-    """Return ``.npz`` bytes, compressed, with fixed times: the same arrays give the same bytes."""
+def write_arrays(arrays: Arrays, level: int | None = None) -> bytes:
+    """Return ``.npz`` bytes, compressed (1 to 9), with fixed times: the same arrays give the same bytes."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(arrays):
@@ -51,7 +51,7 @@ def write_arrays(arrays: Arrays) -> bytes:
             np.save(member, arrays[name], allow_pickle=False)
             about = zipfile.ZipInfo(f"{name}.npy")
             about.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(about, member.getvalue())
+            archive.writestr(about, member.getvalue(), compresslevel=level)
     return target.getvalue()
 
 

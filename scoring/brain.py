@@ -18,7 +18,7 @@ Thyreau et al., Segmentation of the hippocampus by transferring algorithmic know
 
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from scoring.decode import DecodeError, decode
 from scoring.gate import Gate
 from scoring.intake import Instance, Selected
 from scoring.package import Package
-from scoring.prepare import Features, Read
+from scoring.prepare import Features, Preparation, Read
 from scoring.runtime import CPU, Session
 from scoring.series import plane_of
 from scoring.space import FitFailed, fit, resample
@@ -67,10 +67,10 @@ SHOWN: Final = [1, 3]
 MAX_VOXELS: Final = 2**27
 
 
-class BrainToTemplate:
+class BrainToTemplate(Preparation):
     """See the module. Parameters of the card: ``mask_from``, the probability of brain; ``cut_at``, in means."""
 
-    parameters = ("mask_from", "cut_at")
+    parameters: ClassVar = ("mask_from", "cut_at")
 
     def __init__(self, package: Package, threads: int) -> None:
         card = package.card
@@ -103,7 +103,9 @@ class BrainToTemplate:
         gate.note("mutual_information", information)
         gate.note("nets_mm", self._apart(transform, by_net))
         warped = resample(brain, TEMPLATE, transform)  # (182, 218, 182): z, y, x
-        outline = resample(Volume(voxels=mask.astype(np.float32), lattice=volume.lattice), TEMPLATE, transform)
+        outline = resample(
+            Volume(voxels=mask.astype(np.float32), lattice=volume.lattice), TEMPLATE, transform
+        )
         gate.note("dice", dice(outline > 0.5, self._template_brain))
         gate.note("ncc", correlation(warped, self._template, self._template_brain))
         scaled = np.clip(warped / warped.mean(), 0, self._cut_at)  # unit: mean of all voxels
@@ -122,7 +124,9 @@ class BrainToTemplate:
         standard = Volume(
             voxels=(volume.voxels - volume.voxels.mean()) / volume.voxels.std(), lattice=volume.lattice
         )
-        head = resample(standard, box).transpose(2, 1, 0)[np.newaxis, np.newaxis]  # (1, 1, 64, 64, 64): x, y, z
+        head = resample(standard, box).transpose(2, 1, 0)[
+            np.newaxis, np.newaxis
+        ]  # (1, 1, 64, 64, 64): x, y, z
         tissues = self._head.forward({"head": np.ascontiguousarray(head)})["tissues"]  # (1, 4, 64, 64, 64)
         shown = tissues[:, SHOWN] * tissues[:, [BRAIN]]  # (1, 2, 64, 64, 64)
         added = self._affine.forward({"tissues": shown})["affine"][0].reshape(3, 4)
@@ -137,7 +141,9 @@ class BrainToTemplate:
         """Return how far apart two transforms put the template's brain, on average, mm."""
         every = 8
         z, y, x = np.nonzero(self._template_brain[::every, ::every, ::every])
-        points = TEMPLATE.to_patient @ np.stack([every * x, every * y, every * z, np.ones_like(x)])  # (4, points)
+        points = TEMPLATE.to_patient @ np.stack(
+            [every * x, every * y, every * z, np.ones_like(x)]
+        )  # (4, points)
         return float(np.linalg.norm(((first - second) @ points)[:3], axis=0).mean())
 
 

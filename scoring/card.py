@@ -344,18 +344,25 @@ def _expectations(card: Card) -> dict[str, bool]:
     given = [m.tensor for m in card.measurements] + ([card.classes.tensor] if card.classes else [])
     at_least = [grade.at_least for grade in card.grades]
     shown = [m.shown_from[0] for m in card.measurements if m.shown_from]
-    dimensions = [n for g in card.graphs for shape in (*g.inputs.values(), *g.outputs.values()) for n in shape]
+    dimensions = [
+        n for g in card.graphs for shape in (*g.inputs.values(), *g.outputs.values()) for n in shape
+    ]
     score = card.score
     return {
         "intake.names: expected at least one, each once": (
-            not isinstance(card.intake, Views) or (len(card.intake.names) > 0 and _each_once(card.intake.names))
+            not isinstance(card.intake, Views)
+            or (len(card.intake.names) > 0 and _each_once(card.intake.names))
         ),
         "classes: expected at least two, each once": (
             card.classes is None or (len(card.class_names) > 1 and _each_once(card.class_names))
         ),
         "classes and measurements: expected at least one of them": bool(card.classes or card.measurements),
         f"score: expected some of the classes {list(card.class_names)} or one of the measurements {measured}": (
-            (bool(score.classes) and set(score.classes) <= set(card.class_names) and score.measurement is None)
+            (
+                bool(score.classes)
+                and set(score.classes) <= set(card.class_names)
+                and score.measurement is None
+            )
             or (not score.classes and score.measurement in measured and card.calibrator is not None)
         ),
         f"graphs: expected one 'network', each name once, found {graphs}": (

@@ -50,7 +50,10 @@ def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
     """
     if not all(np.isfinite(array).all() for array in out.values()):
         return Failed(reason="not_finite", detail="expected finite outputs, found others")
-    values = {m.name: [float(v) for v in out[m.tensor].reshape(len(out[m.tensor]), -1)[:, 0]] for m in card.measurements}
+    values = {
+        m.name: [float(v) for v in out[m.tensor].reshape(len(out[m.tensor]), -1)[:, 0]]
+        for m in card.measurements
+    }
     shown = [_measured(m, values[m.name]) for m in card.measurements if _is_shown(m, values)]
     probabilities: dict[str, float] = {}
     if card.classes is not None:
@@ -65,7 +68,6 @@ def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
         score=_score(card, probabilities, values),
         measurements=tuple(shown),
         measured=exam.measured,
-        quality_flags=exam.quality_flags,
     )
 
 

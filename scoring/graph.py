@@ -69,7 +69,7 @@ def check_graph(data: bytes, operators: tuple[str, ...], opset: int) -> None:
         if name in ("opset_domain", "node_domain") and value not in STANDARD_DOMAINS:
             raise GraphRefused(f"expected the standard ONNX domain only, found {value!r}")
         if name == "opset_version" and value != opset:
-            raise GraphRefused(f"expected operators of version {opset}, found version {value}")
+            raise GraphRefused(f"expected operators of version {opset}, found version {value!r}")
         if name == "op_type" and value not in allowed:
             raise GraphRefused(f"expected operators of {sorted(operators)}, found {value!r}")
     if not any(name == "op_type" for name, _ in leaves):

@@ -40,6 +40,10 @@ FAILED: Final[dict[str, str]] = {
     "over_time": "The forward pass took longer than it may.",
     "out_of_memory": "There was no memory for the forward pass of one exam.",
     "forward_failed": "The runtime broke off the forward pass.",
+    "preparation_failed": "The preparation broke off; the log says at what.",
+    "crashed_worker": "The exam ended its process three times.",
+    "over_budget": "The preparation took longer than it may, three times.",
+    "missing_object": "An image is not in the clean store any more, or is damaged.",
 }
 
 
@@ -66,7 +70,6 @@ class Prepared:
     set_id: str
     features: NDArray[np.float32]
     measured: dict[str, float] = field(default_factory=dict)
-    quality_flags: tuple[str, ...] = ()
 
 
 class OutOfDomain(msgspec.Struct, frozen=True, kw_only=True, tag="out_of_domain"):
@@ -104,7 +107,6 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     score: float  # 0..1
     measurements: tuple[Measured, ...] = ()
     measured: dict[str, float] = {}
-    quality_flags: tuple[str, ...] = ()
 
 
 Outcome = Scores | OutOfDomain | Failed

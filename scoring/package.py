@@ -45,6 +45,7 @@ class PackageRefused(ProdromeError):
 class Package:
     """A checked package; `digest` is the model digest of every prediction."""
 
+    path: Path
     card: Card
     digest: str
     files: dict[str, bytes]
@@ -89,14 +90,16 @@ def read_package(path: Path, expected_digest: str | None = None) -> Package:
     for name, expected in digests.items():
         files[name] = _read_checked(path, name, expected)
         if sum(map(len, files.values())) > MAX_PACKAGE_BYTES:
-            raise PackageRefused(f"{path.name}: expected at most {MAX_PACKAGE_BYTES} bytes in all, found more")
+            raise PackageRefused(
+                f"{path.name}: expected at most {MAX_PACKAGE_BYTES} bytes in all, found more"
+            )
     card = read_card(files[CARD])
     for name in card.named_files:
         if name not in files:
             raise PackageRefused(f"{path.name}: expected {name}, which the card names, found none")
     for graph in card.graphs:
         check_graph(files[graph.file], graph.operators, graph.opset)
-    return Package(card=card, digest=digest, files=files)
+    return Package(path=path, card=card, digest=digest, files=files)
 
 
 def package_digest(digests: dict[str, str]) -> str:
@@ -125,12 +128,17 @@ def _read_digests(path: Path) -> dict[str, str]:
     return digests
 
 
-def _check_name(path: Path, name: str) -> None:
+def is_plain_name(name: str) -> bool:
+    """Return whether a listed path is relative, plain, and leads to nowhere outside."""
     pure = PurePosixPath(name)
     plain = name == str(pure) and "\\" not in name and "\0" not in name and name != "."
-    if not plain or pure.is_absolute() or ".." in pure.parts:
+    return plain and not pure.is_absolute() and ".." not in pure.parts
+
+
+def _check_name(path: Path, name: str) -> None:
+    if not is_plain_name(name):
         raise PackageRefused(f"{path.name}/{DIGESTS}: expected paths inside the package, found {name!r}")
-    if pure.suffix not in SUFFIXES:
+    if PurePosixPath(name).suffix not in SUFFIXES:
         raise PackageRefused(
             f"{path.name}/{DIGESTS}: expected files of the kinds {sorted(SUFFIXES)}, found {name!r}"
         )

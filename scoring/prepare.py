@@ -6,7 +6,7 @@ version, because the version is part of every prediction's key.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ SIDE: Final = 0.02
 class Preparation(Protocol):
     """One package's preparation; `parameters` are those that its card gives, no more and no less."""
 
-    parameters: Sequence[str]
+    parameters: ClassVar[tuple[str, ...]]
 
     def __init__(self, package: Package, threads: int) -> None: ...
 
@@ -45,14 +45,14 @@ class Preparation(Protocol):
         ...
 
 
-class ViewHistograms:
+class ViewHistograms(Preparation):
     """The grey-level histograms of standardised views, one after the other, in the card's order.
 
     Parameters of the card: ``bins`` a view; ``dark_below``, the share of an image's own grey range that counts as
     background. Noted a view: `measure`.
     """
 
-    parameters = ("bins", "dark_below")
+    parameters: ClassVar = ("bins", "dark_below")
 
     def __init__(self, package: Package, threads: int) -> None:
         del threads
@@ -143,4 +143,3 @@ def histogram(image: Image, bins: int) -> NDArray[np.float64]:
     standard = ((present + low).astype(np.float32) - mean) / deviation  # (levels,) float32
     counts, _ = np.histogram(standard, bins=bins, weights=of_level[present])
     return np.asarray(counts / counts.sum())
-

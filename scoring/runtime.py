@@ -34,7 +34,13 @@ EXAMPLE_TOLERANCE: Final = 1e-5
 #: A pass of the largest model that ships takes one second on one core; a hundred times that is stuck.
 FORWARD_SECONDS: Final = 100.0
 #: What the runtime and CUDA say where memory is short; there is no type for it.
-_NO_MEMORY: Final = ("failed to allocate", "out of memory", "bad_alloc", "bad allocation", "cuda_error_out_of_memory")
+_NO_MEMORY: Final = (
+    "failed to allocate",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "cuda_error_out_of_memory",
+)
 
 
 class ForwardFailed(ProdromeError):
@@ -160,7 +166,9 @@ class Session:
             if options.terminate:
                 raise ForwardFailed("over_time", f"expected a pass within {self._seconds:.0f} s") from error
             if any(words in text for words in _NO_MEMORY):
-                raise ForwardFailed("out_of_memory", f"expected memory for {count} exams, found none") from error
+                raise ForwardFailed(
+                    "out_of_memory", f"expected memory for {count} exams, found none"
+                ) from error
             raise ForwardFailed("forward_failed", f"the runtime says {type(error).__name__}") from error
         finally:
             late.cancel()

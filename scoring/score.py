@@ -64,7 +64,6 @@ class Preparer:
             set_id=selected.set_id,
             features=features,
             measured=gate.measured,
-            quality_flags=selected.quality_flags,
         )
 
 

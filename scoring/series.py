@@ -102,7 +102,9 @@ def select(card: Card, series: Series, instances: Sequence[Instance]) -> Selecte
     set_aside |= lost
     if not whole:
         words = dict(sorted(Counter(set_aside.values()).items()))
-        return NotApplicable(detail=f"expected a fitting {series.name} series, found {words}", set_aside=set_aside)
+        return NotApplicable(
+            detail=f"expected a fitting {series.name} series, found {words}", set_aside=set_aside
+        )
     chosen, *others = sorted(whole, key=lambda stack: stack.rank)
     return _selected(series, chosen, others, set_aside)
 
@@ -111,13 +113,19 @@ def admit(_card: Card, series: Series, selected: Selected) -> Refusal | None:
     """Check the age band."""
     youngest = min((age for i in selected.instances.values() if (age := _age(i)) is not None), default=None)
     if youngest is not None and youngest < series.youngest:
-        return Refusal(word="age", detail=f"expected {series.youngest} years or more, found a band from {youngest}")
+        return Refusal(
+            word="age", detail=f"expected {series.youngest} years or more, found a band from {youngest}"
+        )
     return None
 
 
 def plane_of(instance: Instance) -> Plane | None:
     """Return where an instance lies; None where its header does not say."""
-    if instance.image_position is None or instance.image_orientation is None or instance.pixel_spacing is None:
+    if (
+        instance.image_position is None
+        or instance.image_orientation is None
+        or instance.pixel_spacing is None
+    ):
         return None
     return Plane(
         position=instance.image_position,
@@ -202,9 +210,7 @@ def _length(planes: Sequence[Plane]) -> float:
     return max(along) - min(along)
 
 
-def _selected(
-    series: Series, chosen: Stack, others: Sequence[Stack], set_aside: dict[str, str]
-) -> Selected:
+def _selected(series: Series, chosen: Stack, others: Sequence[Stack], set_aside: dict[str, str]) -> Selected:
     named = {f"{index:05d}": instance for index, instance in enumerate(chosen.slices)}
     first = chosen.slices[0]
     unverified = () if _age(first) is not None else ("age_unverified",)

@@ -121,7 +121,9 @@ def order_slices(planes: Sequence[Plane]) -> list[int]:
     for plane in planes:
         turned = np.abs(np.subtract(plane.orientation, first.orientation)).max()
         if not turned <= ORIENTATION_TOLERANCE:
-            raise NoLattice("orientation", f"expected one orientation, found one that differs by {turned:.4f}")
+            raise NoLattice(
+                "orientation", f"expected one orientation, found one that differs by {turned:.4f}"
+            )
         shape = (plane.rows, plane.columns, *plane.spacing)
         if shape != (first.rows, first.columns, *first.spacing):
             raise NoLattice("size", "expected one size and one pixel spacing, found several")
@@ -154,7 +156,9 @@ def lattice_of(planes: Sequence[Plane]) -> Lattice:
     across = (positions[-1] - positions[0]) / (len(planes) - 1)  # mm a slice
     sheared = float(np.linalg.norm(across - first.normal * np.dot(across, first.normal)))
     if sheared > POSITION_TOLERANCE * step:
-        raise NoLattice("shifted", f"expected slices along their normal, found {sheared:.3f} mm beside it each")
+        raise NoLattice(
+            "shifted", f"expected slices along their normal, found {sheared:.3f} mm beside it each"
+        )
     row, column = np.asarray(first.orientation[:3]), np.asarray(first.orientation[3:])
     length = float(np.linalg.norm(np.subtract(last.position, first.position)))
     return Lattice(

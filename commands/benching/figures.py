@@ -29,6 +29,7 @@ class Quantiles:
     count: int
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float
     max_ms: float
     bars: tuple[int, ...] = field(repr=False)
@@ -38,15 +39,29 @@ class Quantiles:
         """Sum up some durations; all zero where there are none."""
         if not milliseconds:
             return cls(
-                count=0, p50_ms=0.0, p90_ms=0.0, p99_ms=0.0, max_ms=0.0, bars=(0,) * (len(BOUNDS_MS) + 1)
+                count=0,
+                p50_ms=0.0,
+                p90_ms=0.0,
+                p95_ms=0.0,
+                p99_ms=0.0,
+                max_ms=0.0,
+                bars=(0,) * (len(BOUNDS_MS) + 1),
             )
         ordered = sorted(milliseconds)
         bars = [0] * (len(BOUNDS_MS) + 1)
         for value in ordered:
             bars[next((n for n, bound in enumerate(BOUNDS_MS) if value <= bound), len(BOUNDS_MS))] += 1
-        p50, p90, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.9, 0.99))
+        p50, p90, p95, p99 = (
+            ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.9, 0.95, 0.99)
+        )
         return cls(
-            count=len(ordered), p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=ordered[-1], bars=tuple(bars)
+            count=len(ordered),
+            p50_ms=p50,
+            p90_ms=p90,
+            p95_ms=p95,
+            p99_ms=p99,
+            max_ms=ordered[-1],
+            bars=tuple(bars),
         )
 
 

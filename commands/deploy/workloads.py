@@ -48,7 +48,8 @@ WORKLOADS: Final = (
     Workload("deidentify-bulk", "deidentify", "trusted", "2", "3Gi", 1, "prodrome-deidentify-bulk"),
     Workload("ledger", "ledger", "trusted", "1", "512Mi", 1, "prodrome-ledger"),
     Workload("catalog", "catalog", "clean", "1", "1Gi", 2, "prodrome-catalog"),
-    Workload("score", "score", "clean", "2", "2Gi", 2, "prodrome-score"),
+    Workload("score", "score", "clean", "2", "4Gi", 2, "prodrome-score"),
+    Workload("score-bulk", "score", "clean", "2", "4Gi", 1, "prodrome-score-bulk"),
 )
 BY_ROLE: Final = {workload.role: workload for workload in WORKLOADS}
 #: Share a spool, so they share a pod; the exporter says how full it is, and how old what waits in it.

@@ -3,6 +3,7 @@
 - `age_band`: ten years, "90+" above 89; from PatientAge, else from birth and study date.
 - `sequence`: what a series of a brain or other MR examination is, from SeriesDescription, ProtocolName and
   SequenceName; "unknown" where none says.
+- `contrast`: "yes" where a contrast agent is named; the name itself does not cross.
 - `device`: a keyed id of the device, from manufacturer, model and serial number (station where there is none).
 
 The rank of an acquisition (`order`) crosses under every profile.
@@ -18,6 +19,10 @@ from consumers.deid.dates import DATE
 from consumers.deid.keys import ProjectKeys
 
 _DEVICE_DIGITS: Final = 16
+#: What people write into ContrastBolusAgent to say that there was none.
+_NO_CONTRAST: Final = frozenset(
+    {"no", "none", "n", "n/a", "na", "nil", "without", "ohne", "sans", "non", "0"}
+)
 
 #: word -> pattern, the first that matches; descriptions are lower case with `_` and `-` as blanks
 SEQUENCES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
@@ -74,6 +79,13 @@ def sequence(received: Received, keys: ProjectKeys) -> str | None:
     return UNKNOWN
 
 
+def contrast(received: Received, keys: ProjectKeys) -> str | None:
+    """Return "yes" where a contrast agent is named; None where none is, or what stands there says so."""
+    del keys
+    said = received.text(0x00180010).casefold().strip(" .-")
+    return "yes" if said and said not in _NO_CONTRAST else None
+
+
 def device(received: Received, keys: ProjectKeys) -> str | None:
     """Return a keyed id of the device; None where nothing tells one from another."""
     serial = received.text(0x00181000) or received.text(0x00081010)
@@ -87,6 +99,7 @@ def device(received: Received, keys: ProjectKeys) -> str | None:
 WORDS: Final[dict[str, Callable[[Received, ProjectKeys], str | None]]] = {
     "age_band": age_band,
     "sequence": sequence,
+    "contrast": contrast,
     "device": device,
 }
 

@@ -30,7 +30,8 @@ MODIFIERS: Final[dict[str, str]] = {
 }  # fmt: skip
 #: what `facts_of` reads
 TAGS: Final = (
-    0x00080008, 0x00080060, 0x00080068, 0x00185101, 0x00200011, 0x00200012, 0x00200013, 0x00200062,
+    0x00080008, 0x00080060, 0x00080068, 0x00180020, 0x00180023, 0x00180025, 0x00180081, 0x00185101,
+    0x00200011, 0x00200012, 0x00200013, 0x00200032, 0x00200037, 0x00200062, 0x00201002, 0x00280030,
     0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00281350, 0x00540220, 0x00540222,
 )  # fmt: skip
 #: words that ViewPosition (0018,5101) may say
@@ -66,6 +67,14 @@ def facts_of(clean: DicomJson, acquisition_rank: int, words: Mapping[str, str | 
         acquisition_number=_number(clean, "00200012"),
         series_number=_number(clean, "00200011"),
         instance_number=_number(clean, "00200013"),
+        image_position=_floats(clean, "00200032", 3),
+        image_orientation=_floats(clean, "00200037", 6),
+        pixel_spacing=_floats(clean, "00280030", 2),
+        mr_acquisition_type=_text(clean, "00180023"),
+        scanning_sequence=tuple(str(v) for v in _values(clean, "00180020") if v) or None,
+        echo_time=_float(clean, "00180081"),
+        angio_flag=_text(clean, "00180025"),
+        images_in_acquisition=_number(clean, "00201002"),
         **words,
     )
 
@@ -82,6 +91,19 @@ def _text(item: DicomJson, tag: str) -> str | None:
 def _number(item: DicomJson, tag: str) -> int | None:
     values = _values(item, tag)
     return values[0] if values and isinstance(values[0], int) else None
+
+
+def _floats(item: DicomJson, tag: str, count: int) -> tuple[float, ...] | None:
+    """Return exactly `count` numbers; None for any other number of them, or anything that is none."""
+    values = _values(item, tag)
+    if len(values) != count or not all(isinstance(value, int | float) for value in values):
+        return None
+    return tuple(map(float, values))
+
+
+def _float(item: DicomJson, tag: str) -> float | None:
+    found = _floats(item, tag, 1)
+    return found[0] if found else None
 
 
 def _view(clean: DicomJson) -> str | None:

@@ -46,9 +46,11 @@ class IntakeContext:
 class InstanceFacts:
     """What can be asked about an instance and what a model's intake needs: clean values and derived words.
 
-    `age_band`, `sequence` and `device` are derived (see `derived.py`), and None where the profile does not permit
-    them. `acquisition_rank` orders the acquisitions of one study and nothing else (see `order.py`); instances of
-    equal rank are ordered by `acquisition_number`, `series_number`, `instance_number`: see `latest_key`.
+    `age_band`, `sequence`, `contrast` and `device` are derived (see `derived.py`), and None where the profile does
+    not permit them. Positions, spacing and orientation are as in DICOM, mm; `echo_time` in ms.
+
+    `acquisition_rank` orders the acquisitions of one study and nothing else (see `order.py`); instances of equal
+    rank are ordered by `acquisition_number`, `series_number`, `instance_number`: see `latest_key`.
     """
 
     modality: str | None
@@ -69,7 +71,16 @@ class InstanceFacts:
     instance_number: int | None
     age_band: str | None = None
     sequence: str | None = None
+    contrast: str | None = None
     device: str | None = None
+    image_position: tuple[float, ...] | None = None
+    image_orientation: tuple[float, ...] | None = None
+    pixel_spacing: tuple[float, ...] | None = None
+    mr_acquisition_type: str | None = None
+    scanning_sequence: tuple[str, ...] | None = None
+    echo_time: float | None = None
+    angio_flag: str | None = None
+    images_in_acquisition: int | None = None
 
     @property
     def latest_key(self) -> tuple[int, int, int, int]:

@@ -25,7 +25,8 @@ from scoring.brain import TEMPLATE
 from scoring.calibrate import apply, fit_platt, reliability, table_of
 from scoring.card import Calibrator, Card, Graph, read_card
 from scoring.package import CARD
-from scoring.runtime import Session, Tensors as Arrays
+from scoring.runtime import Session
+from scoring.runtime import Tensors as Arrays
 from scoring.space import resample
 from scoring.tools.graphs import GraphBuilder, Tensors, seal
 from scoring.tools.nifti import read_nifti

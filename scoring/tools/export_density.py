@@ -34,9 +34,7 @@ def build_graph(tensors: Tensors) -> bytes:
     build = GraphBuilder(tensors)
     hidden = build.node("Relu", build.linear("histograms", "fc1"))  # (N, 100)
     build.node("Softmax", build.linear(hidden, "fc2"), name="probabilities", axis=1)
-    return build.model(
-        "breast-density-histogram", {"histograms": ("N", 200)}, {"probabilities": ("N", 4)}
-    )
+    return build.model("breast-density-histogram", {"histograms": ("N", 200)}, {"probabilities": ("N", 4)})
 
 
 def declared_example(card: Card, graph: bytes, images: Path) -> bytes:
@@ -44,7 +42,9 @@ def declared_example(card: Card, graph: bytes, images: Path) -> bytes:
     from PIL import Image
 
     assert isinstance(card.intake, Views)
-    views = [np.asarray(Image.open(images / f"{view}.png")) for view in card.intake.names]  # (2600, 2000) uint8
+    views = [
+        np.asarray(Image.open(images / f"{view}.png")) for view in card.intake.names
+    ]  # (2600, 2000) uint8
     bins = int(card.preparation.parameters["bins"])
     example = {"histograms": view_histograms(views, bins)[np.newaxis]}  # (1, 200) float32
     return write_arrays(example | Session(graph, card.network).forward(example))

@@ -115,7 +115,6 @@ def test_a_spot_view_changes_nothing_and_a_repeat_does(density, exams):
     assert after.category == "heterogeneously_dense"
 
 
-
 def test_monochrome1_gives_the_same_prediction(density, exams):
     """The same exam stored inverted and labelled so is the same exam."""
     datasets = list(exams[0].datasets.values())

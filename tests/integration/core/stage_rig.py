@@ -60,3 +60,33 @@ def _event(message: Message) -> Value:
     kind = dict(message.headers)["ce_type"].decode()
     event: Value = msgspec.json.decode(message.value, type=EVENT_TYPES[kind])
     return event
+
+
+class InThis:
+    """Workers that are this process: what they run, in their order, with its exceptions as results."""
+
+    def __init__(self, function: Any, setup: Any, arguments: tuple[Any, ...], *_: Any, **__: Any) -> None:
+        setup(*arguments)
+        self._function = function
+
+    def run(self, jobs: Sequence[Any]) -> list[Any]:
+        return [self._run(job) for job in jobs]
+
+    def close(self) -> None:
+        pass
+
+    def _run(self, job: Any) -> Any:
+        try:
+            return self._function(job.argument)
+        except Exception as error:
+            return error
+
+
+class Fixed:
+    """Models that are replaced by the test alone."""
+
+    def __init__(self, *models: Any) -> None:
+        self.all = {model.card.id: model for model in models}
+
+    def models(self) -> dict[str, Any]:
+        return self.all

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from stage_rig import Dying, Outbox, record
+from stage_rig import Dying, Fixed, InThis, Outbox, record
 
+from consumers import preparing
 from consumers.predictions import balance, run_outcome
+from consumers.preparing import Preparing
 from consumers.quiet import StudyKey
 from consumers.score import Score
 from infra.cassandra import Tables
@@ -44,6 +46,7 @@ class Room:
         self, settings: Settings, tables: Tables, store: Store, clock: ManualClock, model: Model
     ) -> None:
         self.settings, self.tables, self.store, self.clock, self.model = settings, tables, store, clock, model
+        self.serving = Fixed(model)
         self.outbox = Outbox()
         self.key = StudyKey("default", f"2.25.{uuid.uuid4().int}")
         self.partition = uuid.uuid4().int % 2**31
@@ -52,8 +55,8 @@ class Room:
 
     def start(self, tables: Any = None) -> Score:
         """A new process: nothing in its memory, the partition assigned."""
-        parts = (self.settings, tables or self.tables, self.store, self.outbox, self.clock, [self.model])
-        self.score = Score(*parts)  # type: ignore[arg-type]
+        parts = (self.settings, tables or self.tables, self.store, self.outbox, self.clock)
+        self.score = Score(*parts, self.serving, Preparing(self.settings, "test"))  # type: ignore[arg-type]
         self.score.assigned(frozenset({self.partition}))
         return self.score
 
@@ -135,7 +138,15 @@ class Room:
 
 
 @pytest.fixture
-def room(settings: Settings, tables: Tables, store: Store, clock: ManualClock, density: Model) -> Room:
+def room(
+    settings: Settings,
+    tables: Tables,
+    store: Store,
+    clock: ManualClock,
+    density: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Room:
+    monkeypatch.setattr(preparing, "Workers", InThis)
     return Room(settings, tables, store, clock, density)
 
 

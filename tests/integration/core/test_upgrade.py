@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_rig import Outbox, record
+from stage_rig import Fixed, InThis, Outbox, record
 
 import infra.cassandra
 from commands.releases import Wanted, waiting
+from consumers import preparing
 from consumers.assemble import Assembler
 from consumers.ledger import balance
+from consumers.preparing import Preparing
 from consumers.quiet import StudyKey
 from consumers.score import Score
 from consumers.vault import Vault
@@ -151,11 +153,18 @@ def test_a_study_with_a_row_more_gets_the_next_revision(
 
 
 def test_answered_revisions_are_not_answered_again(
-    rows: Tables, stored: dict[str, Any], clean: Store, settings: Settings, clock: ManualClock
+    rows: Tables,
+    stored: dict[str, Any],
+    clean: Store,
+    settings: Settings,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every revision again, through the tables and manifests as they were: the answers of then, word for word."""
     outbox = Outbox()
-    score = Score(settings, rows, clean, outbox, clock, [load(MODELS / "density")])  # type: ignore[arg-type]
+    monkeypatch.setattr(preparing, "Workers", InThis)
+    serving, hands = Fixed(load(MODELS / "density")), Preparing(settings, "test")
+    score = Score(settings, rows, clean, outbox, clock, serving, hands)  # type: ignore[arg-type]
     waiting_rows = of(stored, "clean", "waiting_runs")
     score.assigned(frozenset(row["partition"] for row in waiting_rows))
     score.handle([record(event) for event in said(stored, "study.revised.v1")])

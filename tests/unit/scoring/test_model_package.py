@@ -201,19 +201,31 @@ def test_another_output_for_the_declared_example_is_refused(copy):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('"L-CC", "R-CC", "L-MLO"', '"L-CC", "L-CC", "L-MLO"', "intake.names: expected at least one, each once"),
+        (
+            '"L-CC", "R-CC", "L-MLO"',
+            '"L-CC", "L-CC", "L-MLO"',
+            "intake.names: expected at least one, each once",
+        ),
         ('name = "scattered"', 'name = "extremely_dense"', "classes: expected at least two, each once"),
         ("Not for diagnosis", "Fit for everything", "not for diagnosis"),
         ("prodrome.model/2", "prodrome.model/9", r"Invalid enum value 'prodrome.model/9'.*\$.format"),
         ("\n[input]", "misspelt = 1\n[input]", "unknown field `misspelt`"),
         ("range = [0.25, 0.7]", "range = [0.7, 0.25]", "lowest <= highest"),
-        ('classes = ["heterogeneously_dense"', 'classes = ["none_of_them"', "score: expected some of the classes"),
+        (
+            'classes = ["heterogeneously_dense"',
+            'classes = ["none_of_them"',
+            "score: expected some of the classes",
+        ),
         ('name = "network"', 'name = "other"', "graphs: expected one 'network'"),
         ('tensor = "probabilities"', 'tensor = "logits"', "expected tensors of the network"),
         ("histograms = [200]", "histograms = [0]", "positive numbers"),
         ('body_part = "BREAST"', "", "missing required field `body_part`"),
         ("[score]", "[score", "card.toml"),
-        ('version = "1"', 'version = "2"', r"preparation: expected one of .* found \('view-histograms', '2'\)"),
+        (
+            'version = "1"',
+            'version = "2"',
+            r"preparation: expected one of .* found \('view-histograms', '2'\)",
+        ),
         ("bins = 50, ", "", r"preparation.parameters: expected \['bins', 'dark_below'\], found"),
     ],
 )
@@ -261,7 +273,7 @@ def test_a_pickle_in_an_npz_is_refused(copy):
     np.savez(hidden, histograms=np.array([{"a": 1}], dtype=object), probabilities=np.zeros((1, 4)))
     (copy / "example/histograms.npz").write_bytes(hidden.getvalue())
     seal(copy)
-    with pytest.raises(ArraysRefused, match="expected arrays in an .npz"):
+    with pytest.raises(ArraysRefused, match="expected arrays in an"):
         load(copy)
 
 
