@@ -5,7 +5,8 @@
 3. Send them over real associations; show each prediction as it arrives beside an independent reference
    computed on the sent pixels.
 4. Send one again, add a spot view, repeat a view: nothing, nothing, one superseding prediction.
-5. Find the studies under their pseudonyms; show the balance.
+5. Send a head: a T1 series becomes a graded severity with its spread, and the gates that let it pass.
+6. Find the studies under their pseudonyms; show the balance.
 
 Each step is checked; the exit status is 1 where one does not hold.
 """
@@ -13,6 +14,7 @@ Each step is checked; the exit status is 1 where one does not hold.
 import json
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +33,8 @@ from consumers.deid.keys import ProjectKeys
 from consumers.predictions import run_outcome
 from consumers.quiet import StudyKey
 from infra.connections import kafka_of
-from infra.demo import Exam, make_exams, read_images, repeated_view, spot_view, to_bytes
+from infra.demo import Exam, make_exams, read_images, repeated_view, spot_view, to_bytes, uid
+from infra.demo_brain import files_of, make_head, read_head, sent_anew
 from infra.demo_reference import read_weights, reference
 from infra.kafka import read
 from infra.settings import Settings, load, master_key
@@ -41,19 +44,23 @@ from schemas.errors import ProdromeError
 TOLERANCE: Final = 1e-6
 #: The slowest machine this was tried on needs a tenth of it; past it something is wrong.
 WAIT_SECONDS: Final = 120.0
-PACKAGE: Final = Path(__file__).resolve().parent.parent / "scoring" / "models" / "density"
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = CHECKOUT / "scoring" / "models" / "density"
+#: A whole T1 series, used where it lies beside the checkout.
+SHARED_HEAD: Final = CHECKOUT.parent / "shared" / "data" / "brain-mri" / "dicoms"
 
 console = Console()
 
 
 @click.command()
 def demo() -> None:
-    """Send two synthetic mammography exams through the whole system and show what comes out.
+    """Send two synthetic mammography exams and a head through the whole system and show what comes out.
 
-    One public exam stands behind all images. Not for diagnosis.
+    One public exam stands behind the mammograms, one public head behind the T1 series (or the shared one, where it
+    lies beside the checkout). Not for diagnosis.
     """
     started = time.monotonic()
-    console.print(Panel("One public exam, two synthetic patients, invented identifiers. Not for diagnosis.",
+    console.print(Panel("Public images, synthetic patients, invented identifiers. Not for diagnosis.",
                         title="prodrome demo", style="yellow"))  # fmt: skip
     with told():
         bring_up(lambda text: console.print(f"[dim]{text}"))
@@ -76,16 +83,17 @@ class Demo:
         self.run_number = _next_number(found.home / "demo" / "runs")
         self.folder = found.home / "demo" / f"run-{self.run_number}"
         self.exams = make_exams(read_images(PACKAGE / "example"), seed=f"demo-{self.run_number}")
-        self.model = json.loads((PACKAGE / "card.json").read_text())["id"]
+        self.model = tomllib.loads((PACKAGE / "card.toml").read_text())["id"]
         self.weights = read_weights(PACKAGE / "weights.npz")
         keys = ProjectKeys.derive(master_key(found), "default", found.deidentify.key_id)
-        self.studies = [keys.pseudonymous_uid(_study(exam)) for exam in self.exams]
+        self._pseudonym = keys.pseudonymous_uid
+        self.studies = [self._pseudonym(_study(exam)) for exam in self.exams]
         self.arrived: list[dict[str, Any]] = []
         self._stopping = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
     def run(self) -> None:
-        """Show the five things."""
+        """Show what the module says."""
         before = self._balance()
         self._listener.start()
         files = {i: self._write(i, exam) for i, exam in enumerate(self.exams)}
@@ -95,14 +103,15 @@ class Demo:
         self._send_again(list(files[0].values()), before)
         self._spot_view()
         self._repeated_view(files[1])
+        slices = self._head()
         self._show_query()
-        self._show_balance(before)
+        self._show_balance(before, slices)
 
     def close(self) -> None:
         """End the listener."""
         self._stopping.set()
 
-    # the five things
+    # what it shows
 
     def _tell_exams(self) -> None:
         for exam, study in zip(self.exams, self.studies, strict=True):
@@ -161,13 +170,39 @@ class Demo:
                             len(instances) == 5 and len(effective) == 1, quiet=True)  # fmt: skip
         console.print(table)
 
-    def _show_balance(self, before: dict[str, int]) -> None:
+    def _head(self) -> int:
+        """Send a head and show its prediction; returns the number of its slices."""
+        seed = f"demo-{self.run_number}/head"
+        shared = sorted(SHARED_HEAD.glob("*.dcm")) if SHARED_HEAD.is_dir() else []
+        said = "the shared series" if shared else "hippodeep's example head (MIT)"
+        slices = sent_anew(shared, seed) if shared else files_of(make_head(read_head(), seed)[0])
+        files = [self._write_one(2, f"{number:05d}", data) for number, data in enumerate(slices)]
+        study = self._pseudonym(str(uid(f"{seed}/study")))
+        console.print(f"patient 3: {said}, {len(files)} slices; known inside as study {study}")
+        self._send(files, "sending a head")
+        self._wait("its prediction", lambda: any(p["study_instance_uid"] == study for p in list(self.arrived)))
+        found = next(p for p in list(self.arrived) if p["study_instance_uid"] == study)
+        if found["outcome"] == "predicted":
+            table = Table("measurement", "value", "of passes moved by a voxel", "confidence",
+                          title=f"patient 3: {found['category']}, {found['score_meaning']} {found['score']:.3f}"
+                          f" {' '.join(found['quality_flags'])}")  # fmt: skip
+            for m in found["measurements"]:
+                spread = f"{m['low']:.3f} to {m['high']:.3f}" if "low" in m else ""
+                table.add_row(m["name"], f"{m['value']:.3f}", spread, m.get("confidence", ""))
+            console.print(table)
+        gates = Table(*found.get("gates", {"gates": 0}), title="Gates")
+        gates.add_row(*(f"{value:.3f}" for value in found.get("gates", {"gates": 0}).values()))
+        console.print(gates)
+        self._check("a T1 series of a head becomes one graded severity", found["outcome"] == "predicted")
+        return len(files)
+
+    def _show_balance(self, before: dict[str, int], slices: int) -> None:
         self._wait("nothing in flight", lambda: self._balance()["in_flight"] == 0)
         now = {name: count - before[name] for name, count in self._balance().items()}
         table = Table(*now, title="Balance of this run")
         table.add_row(*map(str, now.values()))
         console.print(table)
-        expected = {"acknowledged": 14, "clean": 10, "duplicate": 4}
+        expected = {"acknowledged": 14 + slices, "clean": 10 + slices, "duplicate": 4}
         self._check(
             "acknowledged = clean + duplicate + ... + in flight", now == {**dict.fromkeys(now, 0), **expected}
         )

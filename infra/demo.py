@@ -140,7 +140,7 @@ def _make_exam(images: Mapping[str, Pixels], patient: int, seed: str, begin: dat
     for number, view in enumerate(VIEWS, start=1):
         dataset = _describe(view, f"{seed}/{patient}", number)
         _set_time(dataset, begin, begin + timedelta(seconds=70 * number))
-        _plant(dataset, patient, token)
+        plant(dataset, patient, token)
         _set_pixels(dataset, images[view] if power == 1.0 else gamma(images[view], power))
         datasets[view] = dataset
     statement = "pixels as published" if power == 1.0 else f"grey levels raised to the power {power:.2f}"
@@ -172,7 +172,7 @@ def _describe(view: str, seed: str, number: int) -> Dataset:
 
 
 def _set_time(dataset: Dataset, begin: datetime, acquired: datetime) -> None:
-    dataset.StudyDate, dataset.StudyTime = _date_and_time(begin)
+    dataset.StudyDate, dataset.StudyTime = date_and_time(begin)
     dataset.SeriesDate, dataset.SeriesTime = dataset.StudyDate, dataset.StudyTime
     dataset.PerformedProcedureStepStartDate = dataset.StudyDate
     dataset.PerformedProcedureStepStartTime = dataset.StudyTime
@@ -180,11 +180,12 @@ def _set_time(dataset: Dataset, begin: datetime, acquired: datetime) -> None:
 
 
 def _set_acquired(dataset: Dataset, acquired: datetime) -> None:
-    dataset.AcquisitionDate, dataset.AcquisitionTime = _date_and_time(acquired)
-    dataset.ContentDate, dataset.ContentTime = _date_and_time(acquired)
+    dataset.AcquisitionDate, dataset.AcquisitionTime = date_and_time(acquired)
+    dataset.ContentDate, dataset.ContentTime = date_and_time(acquired)
 
 
-def _date_and_time(at: datetime) -> tuple[str, str]:
+def date_and_time(at: datetime) -> tuple[str, str]:
+    """Return a moment as DICOM writes it, date and time."""
     return f"{at:%Y%m%d}", f"{at:%H%M%S.%f}"
 
 
@@ -200,7 +201,8 @@ def _canaries_of_all_views(dataset: Dataset) -> dict[str, str]:
     return {keyword: str(dataset[keyword].value) for keyword in keywords}
 
 
-def _plant(dataset: Dataset, patient: int, token: str) -> None:
+def plant(dataset: Dataset, patient: int, token: str) -> None:
+    """Plant one patient's identifiers in every place where identifiers lie in practice."""
     values = {"token": token, "n": patient % 10}
     for keyword, text in told.CANARIES.items():
         setattr(dataset, keyword, text.format(**values))

@@ -89,7 +89,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_catalog_identity_conflicts_total", "counter", "Revisions of studies that hold two patients"),
     Metric("prodrome_ledger_segments_total", "counter", "Segments marked as free to reuse"),
     Metric("prodrome_score_predictions_total", "counter", "Predictions published, by model and outcome", ("model", "outcome")),
-    Metric("prodrome_score_forward_seconds", "histogram", "One forward pass of a model", ("model",)),
+    Metric("prodrome_score_prepare_seconds", "histogram", "Reading, decoding and preparing the exams of one batch", ("model",)),
+    Metric("prodrome_score_forward_seconds", "histogram", "Forward passes of one batch of a model", ("model",)),
+    Metric("prodrome_score_model_refused", "gauge", "1 where the promoted version of a model could not be loaded and the one before serves on", ("model",)),
     Metric("prodrome_score_quiet_to_prediction_seconds", "histogram", "Revision taken to prediction confirmed", ("model",)),
     # exporter: what no single role can say, least of all while it is down
     Metric("prodrome_exporter_reachable", "gauge", "1 if the part answered at the last look", ("part",)),
