@@ -26,6 +26,11 @@ from scoring.outcomes import FAILED
 
 log = logging.getLogger(__name__)
 
+# It would keep an id of this machine and tell its maker of runs; a hospital's scorer tells nobody anything.
+ort.disable_telemetry_events()
+#: What it logs holds tensor names and addresses at best; what fails is raised and told by us.
+ort.set_default_logger_severity(4)
+
 Tensors = dict[str, NDArray[np.float32]]
 
 CPU: Final = "CPUExecutionProvider"

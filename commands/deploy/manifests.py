@@ -32,6 +32,7 @@ from commands.deploy.workloads import (
     CERTIFICATES,
     DICOM_PORT,
     DOORS,
+    FOLDERS,
     HOME,
     KAFKA_PORT,
     READER_PORT,
@@ -108,12 +109,12 @@ def _config_map(zone: Any, name: str, data: dict[str, str]) -> Manifest:
 def _stores() -> Iterator[Manifest]:
     """Claims of shared storage; both claims of the clean store have to be bound to the same share."""
     for home in get_args(Zone):
-        for zone in get_args(Zone):
-            if any(workload.zone == home and zone in stores_of(workload.role) for workload in STAGES):
+        for folder in FOLDERS.values():
+            if any(workload.zone == home and folder in stores_of(workload.role) for workload in STAGES):
                 yield {
                     "apiVersion": "v1",
                     "kind": "PersistentVolumeClaim",
-                    "metadata": meta(home, f"{zone}-store"),
+                    "metadata": meta(home, f"{folder}-store"),
                     "spec": _claim("ReadWriteMany", "1Ti"),
                 }
 
@@ -176,7 +177,7 @@ def _service(name: str, how: Manifest, port: str, number: int) -> Manifest:
 
 def _stage(workload: Workload) -> Iterator[Manifest]:
     """A consumer: members of one group, as many as its lag asks for."""
-    role, stores = workload.role, [(f"{zone}-store", f"{HOME}/{zone}") for zone in stores_of(workload.role)]
+    role, stores = workload.role, [(f"{name}-store", f"{HOME}/{name}") for name in stores_of(workload.role)]
     mounts = [("home", HOME), ("tmp", "/tmp"), *stores, ("secrets", SECRETS), ("certificates", CERTIFICATES)]  # noqa: S108
     volumes = [
         *scratch("home", "tmp"),

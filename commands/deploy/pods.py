@@ -22,7 +22,7 @@ Manifest = dict[str, Any]
 
 PART_OF: Final = {"app.kubernetes.io/part-of": "prodrome"}
 #: What containers write to; everything else is mounted to be read.
-WRITTEN: Final = ("home", "spool", "tmp", "clean-store", "trusted-store")
+WRITTEN: Final = ("home", "spool", "tmp", "clean-store", "trusted-store", "results-store")
 _PORTS: Final = {"receive": (("dicom", DICOM_PORT),), "relay": (("reader", READER_PORT),)}
 
 

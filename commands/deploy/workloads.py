@@ -57,8 +57,8 @@ DOOR: Final = ("receive", "relay", "exporter")
 STAGES: Final = tuple(w for w in WORKLOADS if w.role not in DOOR)
 
 
-#: Stores of `schemas.access` that are folders of their own, and no object stores.
-_FILES: Final = ("spool", "keys", "buckets")
+#: Object stores of `schemas.access` -> their folder under the home; the others are files of their own.
+FOLDERS: Final = {"quarantine": "trusted", "clean": "clean", "results": "results"}
 
 
 def principal_of(role: str) -> str:
@@ -80,14 +80,15 @@ def ports_of(role: str, zone: Zone) -> list[int]:
     return [port for port, uses in used.items() if uses]
 
 
-def stores_of(role: str) -> list[Zone]:
-    """Return the zones in whose object store a role reads or writes."""
+def stores_of(role: str) -> list[str]:
+    """Return the object stores that a role reads or writes, by the folder that each is under the home."""
     me = principal_of(role)
-    return [
-        zone
-        for zone in get_args(Zone)
-        if any(access.store_rights(me, s) for s in access.STORES if s.zone == zone and s.name not in _FILES)
-    ]
+    used = {
+        FOLDERS[store.name]
+        for store in access.STORES
+        if store.name in FOLDERS and access.store_rights(me, store)
+    }
+    return [folder for folder in FOLDERS.values() if folder in used]
 
 
 def logins_of(principal: str) -> dict[str, str]:

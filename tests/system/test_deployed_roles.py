@@ -105,6 +105,7 @@ class Pod:
             "PRODROME_SPOOL_PATH": str(folder / "spool"),
             "PRODROME_CLEAN_STORE": f"file://{folder}/clean",
             "PRODROME_TRUSTED_STORE": f"file://{folder}/trusted",
+            "PRODROME_SCORE_STORE": f"file://{folder}/results",
             "PRODROME_ROLE_METRICS_PORT": str(self.port("metrics")),
         }
         self.log = folder / f"{role}.log"
