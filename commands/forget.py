@@ -22,7 +22,7 @@ import msgspec
 
 from commands.auditing import audited
 from commands.releases import Wanted, purge, waiting
-from commands.wiring import clean_store, settings, tables_of, told
+from commands.wiring import clean_store, results_store, settings, tables_of, told
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.pseudonyms import patient_pseudonym
 from consumers.kept import Kept
@@ -107,6 +107,7 @@ class Forgetting:
         self._trusted, self._clean = tables_of(found.trusted), tables_of(found.clean)
         self._vault = Vault(self._trusted, master, key_id)
         self._store, self._kept = clean_store(found), Kept(found)
+        self._results = results_store(found)
         self._removed: Counter[str] = Counter()
 
     def close(self) -> None:
@@ -119,7 +120,7 @@ class Forgetting:
         counted: Counter[str] = Counter()
         for each in self._studies():
             counted["studies"] += 1
-            counted["objects"] += len(set(self._objects(each.study)))
+            counted["objects"] += len(set(self._objects(each.study))) + len(self._of_results(each.study))
             counted["intakes"] += len(self._intakes(each))
         return self._report("found", counted)
 
@@ -155,6 +156,9 @@ class Forgetting:
             self._removed.update(purge(self._trusted, self._kept, rows))
         for pointer in set(self._objects(each.study)):
             self._store.delete(pointer)
+            self._removed["objects"] += 1
+        for pointer in self._of_results(each.study):
+            self._results.delete(pointer)
             self._removed["objects"] += 1
         self._clean.run_all(self._clean_rows(each.study))
         # They lead to objects and instances: after a kill they still do.
@@ -198,6 +202,14 @@ class Forgetting:
         ):
             yield msgspec.json.decode(row.manifest, type=Pointer)
 
+    def _of_results(self, study: str) -> list[Pointer]:
+        """Return what scoring keeps of a study: prepared inputs and maps."""
+        return [
+            Pointer(uri=f"{self._results.scheme}://{key}", offset=0, length=0)
+            for kind in ("prepared", "maps")
+            for key in self._results.keys(f"{self._project}/{kind}/{study}/")
+        ]
+
     def _clean_rows(self, study: str) -> Iterator[Statement]:
         key = (self._project, study)
         for row in self._clean.run("SELECT sop FROM study_instances WHERE project = ? AND study = ?", key):
@@ -206,6 +218,11 @@ class Forgetting:
                 (self._project, row.sop, study),
             )
             self._removed["index rows"] += 1
+        for row in self._clean.run("SELECT prediction FROM predictions WHERE project = ? AND study = ?", key):
+            yield (
+                "DELETE FROM predictions_by_id WHERE project = ? AND prediction = ?",
+                (self._project, row.prediction),
+            )
         models = {row.model for row in self._clean.run("SELECT DISTINCT bucket, model FROM model_runs")}
         for model in models:
             yield (

@@ -5,6 +5,7 @@ version of a model runs is a row, moved by lightweight transaction; scorers look
 something else to subscribers than the version that runs is another model, and is refused.
 """
 
+import csv
 import json
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +27,7 @@ from infra.connections import store_of
 from infra.objects import Store
 from infra.settings import Settings
 from schemas.errors import ProdromeError
+from scoring.calibrate import fit_platt, held_out, platt, reliability, table_of
 from scoring.card import Card, Series
 from scoring.package import DIGESTS, MAX_FILE_BYTES, MAX_PACKAGE_BYTES, is_plain_name
 from scoring.score import Model, load, load_preparer
@@ -143,6 +146,42 @@ def promote(version: str) -> None:
 def retire(model: str) -> None:
     """Let no version of MODEL run, until one is promoted."""
     _move(model, "retire")
+
+
+@models.command()
+@click.argument("scores", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--score", required=True, help="Column of what the model gave, a number.")
+@click.option("--label", required=True, help="Column of what was true; rows without it are left out.")
+@click.option("--positive", required=True, help="The label that is meant.")
+@click.option(
+    "--table", type=click.Path(dir_okay=False, path_type=Path), help="Write the reliability table here."
+)
+def calibrate(scores: Path, score: str, label: str, positive: str, table: Path | None) -> None:
+    """Fit a Platt calibrator to SCORES, a CSV file, and print what a card says of it.
+
+    The parameters are of all rows. How well they hold is told by a half that the fit on the other half has not seen.
+    """
+    with told():
+        with scores.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(label)]
+        try:
+            x = np.array([float(row[score]) for row in rows])
+            true = np.array([row[label] == positive for row in rows])
+            parameters = fit_platt(x, true)
+            before, after = held_out(x, true)
+        except (KeyError, ValueError) as error:
+            raise ModelRefused(
+                f"{scores.name}: expected columns {score} (numbers) and {label} of both kinds, {error}"
+            ) from None
+    if table is not None:
+        table.write_text(table_of(reliability(platt(x, parameters), true)))
+    click.echo(
+        f'[calibrator]\nkind = "platt"\nparameters = {{ a = {parameters["a"]:.6f}, b = {parameters["b"]:.6f} }}'
+    )
+    click.echo(f"# {len(x)} rows, {int(true.sum())} {positive}. Fitted on a half, of the other half:")
+    if before is not None:
+        click.echo(f"# as given: expected calibration error {before.ece:.3f}, Brier {before.brier:.3f}")
+    click.echo(f"# calibrated: expected calibration error {after.ece:.3f}, Brier {after.brier:.3f}")
 
 
 def _move(name: str, what: str) -> None:

@@ -344,13 +344,14 @@ def score(lane: str) -> None:
         from consumers.serving import Resident
 
         tables, store, clock = tables_of(found.clean), clean_store(found), SystemClock()
-        serving = Resident(found, tables, results_store(found), clock)
+        results = results_store(found)
+        serving = Resident(found, tables, results, clock)
         preparing = Preparing(found, lane)
         must_yield = _yielding(found.clean, "prodrome-score", lane)
         _run_stage(
             found,
             found.clean,
             lambda producer: Score(
-                found, tables, store, producer, clock, serving, preparing, lane, must_yield
+                found, tables, store, producer, clock, serving, preparing, lane, must_yield, results
             ),
         )

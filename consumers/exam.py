@@ -22,6 +22,7 @@ from schemas.events import (
     StudyRevised,
 )
 from schemas.ids import event_id, set_id
+from schemas.version import VERSION
 from scoring.intake import Input, Instance, Missing, NotApplicable, Selected
 from scoring.outcomes import Measured, Outcome, OutOfDomain, Scores
 from scoring.score import Model
@@ -133,6 +134,7 @@ class Exam:
             thresholds={t.name: t.value for t in card.thresholds},
             deid_profile=self.profile,
             intended_use=card.disclaimer,
+            software=VERSION,
             **{**nothing, **more},
         )
 

@@ -22,7 +22,7 @@ from infra.objects import Store, open_results, open_store
 from infra.settings import Settings
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import Pointer
-from scoring.arrays import ArraysRefused, read_arrays, write_arrays
+from scoring.arrays import Arrays, ArraysRefused, read_arrays, write_arrays
 from scoring.intake import Selected
 from scoring.outcomes import Failed, OutOfDomain, Prepared
 from scoring.score import Preparer, load_preparer
@@ -162,7 +162,10 @@ def write_prepared(prepared: Prepared) -> bytes:
         "measured": prepared.measured,
     }
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    return write_arrays({"features": prepared.features, "about": text}, LEVEL)
+    arrays: Arrays = {"features": prepared.features, "about": text}
+    if prepared.to_source is not None:
+        arrays["to_source"] = prepared.to_source
+    return write_arrays(arrays, LEVEL)
 
 
 def read_prepared(data: bytes) -> Prepared:
@@ -179,6 +182,7 @@ def read_prepared(data: bytes) -> Prepared:
         return Prepared(
             set_id=about.set_id,
             features=arrays["features"],
+            to_source=arrays.get("to_source"),
             measured=about.measured,
         )
     except (KeyError, msgspec.DecodeError) as error:

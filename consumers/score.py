@@ -25,7 +25,9 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from consumers.drift import Drift
 from consumers.exam import Exam, reinstated
+from consumers.explaining import Explaining
 from consumers.loop import Record
 from consumers.predictions import Predictions
 from consumers.preparing import Preparing, Task
@@ -118,6 +120,7 @@ class Score:
         preparing: Preparing,
         lane: str = "live",
         must_yield: Callable[[], bool] = lambda: False,
+        results: Store | None = None,
     ) -> None:
         self._live = lane == "live"
         self.name = NAME if lane == "live" else f"{NAME}-{lane}"
@@ -130,6 +133,8 @@ class Score:
         self._profile = settings.deidentify.profile
         self._waiting: dict[tuple[StudyKey, str], Waiting] = {}
         self._together = Together("score", TOGETHER)
+        self._drift = Drift()
+        self._explaining = Explaining(self._predictions, preparing, results) if results else None
 
     def handle(self, records: Sequence[Record]) -> None:
         """See `consumers.loop.Stage.handle`."""
@@ -149,7 +154,7 @@ class Score:
             lambda some: [run for one in some for run in self._runs(models, *one)], by_study.values()
         )
         runs = [run for some in found for run in some]
-        prepared = self._preparing.run([run.task for run in runs])
+        prepared = self._preparing.run([run.task for run in runs]) if runs else []
         for model in models.values():
             own = [(run, made) for run, made in zip(runs, prepared, strict=True) if run.exam.model is model]
             self._score(model, own, started)
@@ -222,11 +227,15 @@ class Score:
         return []
 
     def _again(self, partition: int, exam: Exam) -> list[Run]:
-        """Score a study again because an operator wants it; what is stored is said again instead."""
+        """Do what an operator wants of a study: a map, or another score; what is stored is said again instead."""
         key, model, selected = exam.key, exam.model, exam.select()
         if not isinstance(selected, Selected):
             return []
         run = Run(partition, exam, selected, exam.prediction_id(selected))
+        if exam.revised.explain is not UNSET:
+            if self._explaining is not None:
+                self._explaining.explain(exam, run.task, exam.revised.explain)
+            return []
         known = self._predictions.outcome_of(key, model, run.prediction)
         if known is None:
             return [run]
@@ -283,7 +292,9 @@ class Score:
         )
         by_study: dict[StudyKey, list[tuple[Run, Outcome]]] = defaultdict(list)
         for run, made in runs:
-            by_study[run.exam.key].append((run, next(scored) if isinstance(made, Prepared) else made))
+            outcome = next(scored) if isinstance(made, Prepared) else made
+            self._drift.saw(model.package.digest, model.card, outcome)
+            by_study[run.exam.key].append((run, outcome))
         self._together(lambda some: self._publish_in_turn(some, started), by_study.values())
 
     def _publish_in_turn(self, some: Sequence[tuple[Run, Outcome]], started: float) -> None:

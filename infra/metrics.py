@@ -91,6 +91,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_score_predictions_total", "counter", "Predictions published, by model and outcome", ("model", "outcome")),
     Metric("prodrome_score_prepare_seconds", "histogram", "Reading, decoding and preparing the exams of one batch", ("model",)),
     Metric("prodrome_score_forward_seconds", "histogram", "Forward passes of one batch of a model", ("model",)),
+    Metric("prodrome_score_met_total", "counter", "Exams by bin of the model's reference population", ("model", "quantity", "bin")),
+    Metric("prodrome_score_stability_index", "gauge", "How far the newest 1,000 exams are from the model's reference population: 0.25 is much", ("model", "quantity")),
     Metric("prodrome_score_model_refused", "gauge", "1 where the promoted version of a model could not be loaded and the one before serves on", ("model",)),
     Metric("prodrome_score_quiet_to_prediction_seconds", "histogram", "Revision taken to prediction confirmed", ("model",)),
     # exporter: what no single role can say, least of all while it is down

@@ -46,6 +46,7 @@ ACTIONS: Final[dict[str, Event]] = {
     "replay": Event(*_ACCESSED, "U"),
     "rescore": Event(*_ACCESSED, "U"),
     "models": _SOFTWARE,
+    "lineage": Event(*_ACCESSED, "R"),
     "discard": Event(*_ACCESSED, "D"),
     "resolve": Event(*_ACCESSED, "U"),
     "reconcile": Event(*_ACCESSED, "U"),

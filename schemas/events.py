@@ -285,6 +285,8 @@ class StudyRevised(Value, frozen=True, kw_only=True):
         to two patients (indexed, not scored).
     rescore : tuple of str, left out for a revision as it comes
         An operator wants it scored again: digests of the packages that are meant, and no others.
+    explain : str, left out unless it is asked for
+        Not scored again: the answer that counts gets a map by this method.
     """
 
     project: str
@@ -297,6 +299,7 @@ class StudyRevised(Value, frozen=True, kw_only=True):
     manifest: Pointer
     flags: tuple[str, ...] = ()
     rescore: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    explain: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ManifestInstance(Value, frozen=True, kw_only=True):
@@ -405,6 +408,8 @@ class Prediction(Value, frozen=True, kw_only=True):
         What the domain checks saw, by measure; of `out_of_domain` the last is what was refused.
     candidates : tuple of str, left out where single images are selected
         Series that would have fitted when this was said, the chosen one first.
+    software : str, left out by 0.1.0
+        Version of prodrome that has computed it.
     maps : tuple, left out where there are none
         Explanations, made later than the prediction, which they supersede with the same numbers.
     """
@@ -436,6 +441,7 @@ class Prediction(Value, frozen=True, kw_only=True):
     measurements: tuple[PredictionMeasurement, ...] | msgspec.UnsetType = msgspec.UNSET
     gates: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     candidates: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    software: str | msgspec.UnsetType = msgspec.UNSET
     maps: tuple[PredictionMap, ...] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -28,7 +28,7 @@ from scoring.decode import DecodeError, decode
 from scoring.gate import Gate
 from scoring.intake import Instance, Selected
 from scoring.package import Package
-from scoring.prepare import Features, Preparation, Read
+from scoring.prepare import Features, Preparation, Read, Ready
 from scoring.runtime import CPU, Session
 from scoring.series import plane_of
 from scoring.space import FitFailed, fit, resample
@@ -87,7 +87,7 @@ class BrainToTemplate(Preparation):
         self._template_brain = self._template > BRAIN_ABOVE * self._template.max()  # (182, 218, 182) bool
         self._coarse = Volume(voxels=resample(template, COARSE), lattice=COARSE)
 
-    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Features:
+    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Ready:
         """See `scoring.prepare.Preparation`; (1, 182, 218, 182) float32, x to the left, y to the front, z up."""
         volume = read_volume(list(selected.instances.values()), read)
         if not volume.voxels.max() > volume.voxels.min():
@@ -109,7 +109,8 @@ class BrainToTemplate(Preparation):
         gate.note("dice", dice(outline > 0.5, self._template_brain))
         gate.note("ncc", correlation(warped, self._template, self._template_brain))
         scaled = np.clip(warped / warped.mean(), 0, self._cut_at)  # unit: mean of all voxels
-        return np.ascontiguousarray(scaled.transpose(2, 1, 0)[np.newaxis], dtype=np.float32)
+        features = np.ascontiguousarray(scaled.transpose(2, 1, 0)[np.newaxis], dtype=np.float32)
+        return Ready(features, transform @ TEMPLATE.to_patient)
 
     def find_brain(self, volume: Volume) -> tuple[NDArray[np.bool_], Matrix]:
         """Return the brain's mask on the volume's own grid, and the affine net's transform.

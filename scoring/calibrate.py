@@ -136,6 +136,24 @@ def reliability(probabilities: Numbers, positive: NDArray[np.bool_]) -> Reliabil
     return Reliability(ece=ece, brier=brier, rows=tuple(rows))
 
 
+def held_out(
+    x: Numbers, positive: NDArray[np.bool_], seed: int = 0
+) -> tuple[Reliability | None, Reliability]:
+    """Fit Platt's calibrator to a random half, and compare the other half before and after.
+
+    Returns
+    -------
+    before, after : Reliability
+        `before` is None where what the model gave are no probabilities.
+    """
+    order = np.random.default_rng(seed).permutation(len(x))
+    first, second = order[: len(x) // 2], order[len(x) // 2 :]
+    found = platt(x[second], fit_platt(x[first], positive[first]))
+    shares = bool(((x >= 0) & (x <= 1)).all())
+    before = reliability(x[second], positive[second]) if shares else None
+    return before, reliability(found, positive[second])
+
+
 def table_of(found: Reliability) -> str:
     """Return the reliability table as CSV."""
     target = io.StringIO()

@@ -215,6 +215,18 @@ class Threshold(_Part, frozen=True, kw_only=True):
     text: str
 
 
+class Population(_Part, frozen=True, kw_only=True):
+    """How a quantity was distributed among those that the model was made for (`scoring.drift`).
+
+    `of` is ``score``, a measurement, or a measure of the gate; `shares` are one more than the `edges`.
+    """
+
+    of: Word
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+    who: str
+
+
 class Shift(_Part, frozen=True, kw_only=True):
     """Passes of the same exam, moved by so many voxels to both sides along each axis: how sure the model is."""
 
@@ -251,7 +263,9 @@ class Card(_Part, frozen=True, kw_only=True):
     score: Score
     calibrator: Calibrator | None = None
     shift: Shift | None = None
+    occlusion: int = 10  # voxels, or features, a side of the blocks that an explanation blanks
     thresholds: tuple[Threshold, ...]
+    populations: tuple[Population, ...] = ()
     licences: tuple[Licence, ...]
     intended_use: str
     limits: str
@@ -372,7 +386,8 @@ def _expectations(card: Card) -> dict[str, bool]:
             set(card.preparation.uses) <= set(graphs)
         ),
         "graphs: expected shapes and batches of positive numbers": all(n > 0 for n in dimensions)
-        and all(g.batch > 0 for g in card.graphs),
+        and all(g.batch > 0 for g in card.graphs)
+        and card.occlusion > 0,
         f"measurements and classes: expected tensors of the network, {tensors}, found {given}": (
             set(given) <= set(tensors)
         ),
@@ -382,6 +397,12 @@ def _expectations(card: Card) -> dict[str, bool]:
         "grades: expected growing at_least": at_least == sorted(at_least) and _each_once(at_least),
         f"checks: expected lowest <= highest in every range, found {ranges}": (
             all(low <= high for low, high in ranges.values()) and len(ranges) == len(card.checks)
+        ),
+        "populations: expected growing edges, a share more than edges, their sum 1": all(
+            list(r.edges) == sorted(set(r.edges))
+            and len(r.shares) == len(r.edges) + 1
+            and abs(sum(r.shares) - 1) < 1e-3
+            for r in card.populations
         ),
         "licences: expected at least one": bool(card.licences),
         "disclaimer: expected the words 'not for diagnosis'": "not for diagnosis" in card.disclaimer.lower(),

@@ -65,10 +65,13 @@ class Prepared:
         Of the shape of the network's one input, unit by preparation.
     measured : dict
         What the card's checks have looked at.
+    to_source : (4, 4), optional
+        From an index into the last three axes (x, y, z, 1) to mm in the source's frame of reference.
     """
 
     set_id: str
     features: NDArray[np.float32]
+    to_source: NDArray[np.float64] | None = None
     measured: dict[str, float] = field(default_factory=dict)
 
 

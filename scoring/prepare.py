@@ -6,7 +6,7 @@ version, because the version is part of every prediction's key.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,13 @@ MAX_LEVELS: Final = 2**16
 SIDE: Final = 0.02
 
 
+class Ready(NamedTuple):
+    """The network's input for one exam, and where its voxels lie in the source (`Prepared.to_source`)."""
+
+    features: Features
+    to_source: NDArray[np.float64] | None = None
+
+
 class Preparation(Protocol):
     """One package's preparation; `parameters` are those that its card gives, no more and no less."""
 
@@ -32,8 +39,8 @@ class Preparation(Protocol):
 
     def __init__(self, package: Package, threads: int) -> None: ...
 
-    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Features:
-        """Return the features of one exam; may block in `read`, and lets what it raises pass.
+    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Ready:
+        """Return one exam ready for the network; may block in `read`, and lets what it raises pass.
 
         Raises
         ------
@@ -59,14 +66,14 @@ class ViewHistograms(Preparation):
         parameters = package.card.preparation.parameters
         self._bins, self._dark = int(parameters["bins"]), parameters["dark_below"]
 
-    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Features:
+    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Ready:
         """See `Preparation`."""
         images = []
         for view, instance in selected.instances.items():
             image = decode(read(instance), where=view)  # (rows, columns)
             check_image(gate, image, (instance.rows or 0, instance.columns or 0), view, self._dark)
             images.append(image)
-        return view_histograms(images, self._bins)
+        return Ready(view_histograms(images, self._bins))
 
 
 def check_image(gate: Gate, image: Image, shape: tuple[int, int], view: str, dark_below: float) -> None:

@@ -53,7 +53,7 @@ class Preparer:
         gate = Gate(card.checks)
         if refusal is None:
             try:
-                features = self.preparation(selected, read, gate)
+                ready = self.preparation(selected, read, gate)
             except Refused as error:
                 refusal = error.refusal
             except DecodeError as error:
@@ -62,7 +62,8 @@ class Preparer:
             return OutOfDomain(reason=refusal.word, detail=refusal.detail, measured=gate.measured)
         return Prepared(
             set_id=selected.set_id,
-            features=features,
+            features=ready.features,
+            to_source=ready.to_source,
             measured=gate.measured,
         )
 

@@ -54,15 +54,39 @@ def network(published: Path) -> bytes:
         x = build.convolution(x, f"block{number}.conv", stride)
         x = build.batch_norm(build.max_pool(x, pool, 2), f"block{number}.BN")
         x = build.node("LeakyRelu", x, alpha=0.01)  # (N, 160, 3, 4, 3) at last
-    features = build.node("Flatten", x, axis=1, name="features")  # (N, 5760)
+    maps, features = x, build.node("Flatten", x, axis=1)  # (N, 5760)
     for head in ("COG", "ADD"):
-        hidden = build.node("LeakyRelu", build.linear(features, f"{head}.dense1.1"), alpha=0.01)
+        sums = build.linear(features, f"{head}.dense1.1")
+        if head == "COG":
+            add_grad_cam(build, maps, sums)
+        hidden = build.node("LeakyRelu", sums, alpha=0.01)
         build.linear(hidden, f"{head}.dense2.2", name="cog" if head == "COG" else "add_logits")
     shares = build.node("Softmax", "add_logits", axis=1)  # (N, 2)
     one = build.constant("second_class", np.array([1], dtype=np.int64))
     build.node("Gather", shares, one, axis=1, name="add")  # (N, 1)
     volume = ("N", 1, 182, 218, 182)
-    return build.model("dementia", {"volume": volume}, {"cog": ("N", 1), "add": ("N", 1)})
+    return build.model(
+        "dementia", {"volume": volume}, {"cog": ("N", 1), "add": ("N", 1), "grad_cam": ("N", 3, 4, 3)}
+    )
+
+
+def add_grad_cam(build: GraphBuilder, maps: str, sums: str) -> None:
+    """Add Grad-CAM of COG: its head is two layers, so that the gradient at the feature maps is a product of theirs.
+
+    `maps` are (N, 160, 3, 4, 3), `sums` (N, 100) the first layer before its LeakyReLU.
+    """
+    zero, low, high = (
+        build.constant(name, np.array(value, dtype=np.float32))
+        for name, value in (("zero", 0), ("low_slope", 0.01), ("high_slope", 1))
+    )
+    slopes = build.node("Where", build.node("Greater", sums, zero), high, low)  # (N, 100)
+    through = build.node("Mul", slopes, build.parameter("COG.dense2.2.weight"))  # (N, 100)
+    gradient = build.node("MatMul", through, build.parameter("COG.dense1.1.weight"))  # (N, 5760)
+    shape = build.constant("maps_shape", np.array([-1, 160, 3, 4, 3], dtype=np.int64))
+    weights = build.node("GlobalAveragePool", build.node("Reshape", gradient, shape))  # (N, 160, 1, 1, 1)
+    axes = build.constant("channels", np.array([1], dtype=np.int64))
+    summed = build.node("ReduceSum", build.node("Mul", weights, maps), axes, keepdims=0)  # (N, 3, 4, 3)
+    build.node("Relu", summed, name="grad_cam")
 
 
 def head(published: Path) -> bytes:
