@@ -7,6 +7,7 @@ and looked up in `scoring.recipes`.
 
 import hashlib
 import json
+import math
 import tomllib
 from collections import Counter
 from typing import Any, Literal
@@ -394,7 +395,9 @@ def _expectations(card: Card) -> dict[str, bool]:
         "measurements: expected each name once, shown_from one of them": (
             _each_once(measured) and set(shown) <= set(measured)
         ),
-        "grades: expected growing at_least": at_least == sorted(at_least) and _each_once(at_least),
+        "grades: expected growing at_least, the first -inf": (
+            at_least == sorted(at_least) and _each_once(at_least) and at_least[:1] in ([], [-math.inf])
+        ),
         f"checks: expected lowest <= highest in every range, found {ranges}": (
             all(low <= high for low, high in ranges.values()) and len(ranges) == len(card.checks)
         ),

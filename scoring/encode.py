@@ -91,11 +91,11 @@ def _measured(measurement: Measurement, values: list[float]) -> Measured:
     )
 
 
-def _category(card: Card, probabilities: dict[str, float], values: dict[str, list[float]]) -> str:
+def _category(card: Card, probabilities: dict[str, float], values: dict[str, list[float]]) -> str | None:
     if card.grades and card.score.measurement:
         value = values[card.score.measurement][0]
         return [grade.name for grade in card.grades if grade.at_least <= value][-1]
-    return max(card.class_names, key=lambda name: probabilities[name])  # the first of equals
+    return max(card.class_names, key=lambda name: probabilities[name], default=None)  # the first of equals
 
 
 def _score(card: Card, probabilities: dict[str, float], values: dict[str, list[float]]) -> float:

@@ -106,7 +106,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
 
     set_id: str
     probabilities: dict[str, float]  # by class name, in the model's order
-    category: str  # the most probable class, or the grade
+    category: str | None  # the most probable class, or the grade, where the card has either
     score: float  # 0..1
     measurements: tuple[Measured, ...] = ()
     measured: dict[str, float] = {}

@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
+
+import schemas.quiet_runtime  # noqa: F401  before the runtime
+
+import onnxruntime as ort  # isort: skip
 
 from schemas.errors import ProdromeError
 from scoring.arrays import Arrays, read_arrays
@@ -26,7 +29,6 @@ from scoring.outcomes import FAILED
 
 log = logging.getLogger(__name__)
 
-# It would keep an id of this machine and tell its maker of runs; a hospital's scorer tells nobody anything.
 ort.disable_telemetry_events()
 #: What it logs holds tensor names and addresses at best; what fails is raised and told by us.
 ort.set_default_logger_severity(4)

@@ -52,8 +52,9 @@ class Plane:
 class NoLattice(Exception):
     """The slices lie on no grid; `word` says why.
 
-    ``orientation``, ``size``: not all alike. ``shifted``: positions do not follow the normal. ``doubled``: two at
-    one position. ``gap``: a distance that is not the common one.
+    ``position``: numbers that are none, or place nothing. ``orientation``, ``size``: not all alike. ``shifted``:
+    positions do not follow the normal. ``doubled``: two at one position. ``gap``: a distance that is not the common
+    one.
     """
 
     def __init__(self, word: str, detail: str) -> None:
@@ -115,10 +116,17 @@ def order_slices(planes: Sequence[Plane]) -> list[int]:
     Raises
     ------
     NoLattice
-        Where orientation, spacing or size are not those of the first.
+        Where one lies nowhere, or orientation, spacing or size are not those of the first.
     """
     first = planes[0]
     for plane in planes:
+        numbers = (*plane.position, *plane.orientation, *plane.spacing)
+        if (
+            not np.isfinite(numbers).all()
+            or min(plane.spacing) <= 0
+            or not 0.99 < np.linalg.norm(plane.normal) < 1.01
+        ):
+            raise NoLattice("position", "expected numbers that place a slice, found others")
         turned = np.abs(np.subtract(plane.orientation, first.orientation)).max()
         if not turned <= ORIENTATION_TOLERANCE:
             raise NoLattice(

@@ -40,7 +40,9 @@ class Detector:
 
     def __init__(self) -> None:
         try:
-            from rapidocr import RapidOCR
+            import schemas.quiet_runtime  # noqa: F401  before the runtime
+
+            from rapidocr import RapidOCR  # isort: skip
         except ImportError:
             raise ProdromeError(
                 "the option clean_pixel_data needs RapidOCR: pip install 'prodrome[text]'"
