@@ -89,7 +89,10 @@ class BrainToTemplate(Preparation):
 
     def __call__(self, selected: Selected, read: Read, gate: Gate) -> Ready:
         """See `scoring.prepare.Preparation`; (1, 182, 218, 182) float32, x to the left, y to the front, z up."""
-        volume = read_volume(list(selected.instances.values()), read)
+        return self.from_volume(read_volume(list(selected.instances.values()), read), gate)
+
+    def from_volume(self, volume: Volume, gate: Gate) -> Ready:
+        """Return what the network is given for a volume; raises `Refused`."""
         if not volume.voxels.max() > volume.voxels.min():
             gate.refuse("flat", "expected more than one grey level, found one")
         mask, by_net = self.find_brain(volume)
