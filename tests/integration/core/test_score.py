@@ -46,7 +46,7 @@ class Room:
         self, settings: Settings, tables: Tables, store: Store, clock: ManualClock, model: Model
     ) -> None:
         self.settings, self.tables, self.store, self.clock, self.model = settings, tables, store, clock, model
-        self.serving = Fixed(model)
+        self.serving, self.results = Fixed(model), None
         self.outbox = Outbox()
         self.key = StudyKey("default", f"2.25.{uuid.uuid4().int}")
         self.partition = uuid.uuid4().int % 2**31
@@ -56,7 +56,8 @@ class Room:
     def start(self, tables: Any = None) -> Score:
         """A new process: nothing in its memory, the partition assigned."""
         parts = (self.settings, tables or self.tables, self.store, self.outbox, self.clock)
-        self.score = Score(*parts, self.serving, Preparing(self.settings, "test"))  # type: ignore[arg-type]
+        hands = Preparing(self.settings, "test")
+        self.score = Score(*parts, self.serving, hands, results=self.results)  # type: ignore[arg-type]
         self.score.assigned(frozenset({self.partition}))
         return self.score
 
