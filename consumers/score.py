@@ -44,7 +44,7 @@ from schemas.errors import BadMessage, SlowDown
 from schemas.events import Manifest, RunOutcome, StudyRevised
 from schemas.topics import REVISED, Zone
 from scoring.intake import Missing, Selected
-from scoring.outcomes import Outcome, Prepared
+from scoring.outcomes import Failed, Outcome, OutOfDomain, Prepared
 from scoring.score import Model
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Score:
             lambda some: [run for one in some for run in self._runs(models, *one)], by_study.values()
         )
         runs = [run for some in found for run in some]
-        prepared = self._preparing.run([run.task for run in runs]) if runs else []
+        prepared = self._prepare(runs)
         for model in models.values():
             own = [(run, made) for run, made in zip(runs, prepared, strict=True) if run.exam.model is model]
             self._score(model, own, started)
@@ -279,7 +279,15 @@ class Score:
     def _manifest(self, revised: StudyRevised) -> Manifest:
         return msgspec.json.decode(self._store.get(revised.manifest), type=Manifest)
 
-    # 3. forward together
+    # 3. prepare beside, forward together
+
+    def _prepare(self, runs: Sequence[Run]) -> list[Prepared | OutOfDomain | Failed]:
+        if not runs:
+            return []
+        begun = self._clock.monotonic()
+        prepared = self._preparing.run([run.task for run in runs])
+        metrics.observe("prodrome_score_prepare_seconds", self._clock.monotonic() - begun, stage=self.name)
+        return prepared
 
     def _score(self, model: Model, runs: Sequence[tuple[Run, Prepared | Outcome]], started: float) -> None:
         if not runs:
@@ -287,9 +295,9 @@ class Score:
         ready = [made for _, made in runs if isinstance(made, Prepared)]
         forward = self._clock.monotonic()
         scored = iter(model.forward(ready))
-        metrics.observe(
-            "prodrome_score_forward_seconds", self._clock.monotonic() - forward, model=model.card.id
-        )
+        if ready:
+            took = (self._clock.monotonic() - forward) / len(ready)
+            metrics.observe("prodrome_score_forward_seconds", took, model=model.card.id)
         by_study: dict[StudyKey, list[tuple[Run, Outcome]]] = defaultdict(list)
         for run, made in runs:
             outcome = next(scored) if isinstance(made, Prepared) else made

@@ -81,8 +81,15 @@ ALERTS: Final = (
           " / clamp_min(sum by (model) (prodrome_prediction_runs), 1) or vector(0)", ">", "0.05", "30m", "ticket",
           "{{ $value | humanizePercentage }} of the runs of {{ $labels.model }} failed"),
     Alert("ModelSlow", "histogram_quantile(0.99, sum by (le, model) (rate(prodrome_score_forward_seconds_bucket[10m])))"
-          " or vector(0)", ">", "10", "10m", "ticket",
-          "One in a hundred forward passes of {{ $labels.model }} takes {{ $value | humanizeDuration }}"),
+          " or vector(0)", ">", "30", "10m", "ticket",
+          "The forward passes of one in a hundred exams of {{ $labels.model }} take {{ $value | humanizeDuration }}"),
+    Alert("ModelRefused", "max by (model) (prodrome_score_model_refused) or vector(0)", ">", "0", "0m", "ticket",
+          "The promoted version of {{ $labels.model }} could not be loaded; the one before serves on"),
+    Alert("ModelRefuses", 'sum by (model) (increase(prodrome_score_predictions_total{outcome="out_of_domain"}[6h]))'
+          " / clamp_min(sum by (model) (increase(prodrome_score_predictions_total[6h])), 10) or vector(0)", ">", "0.5", "30m",
+          "ticket", "{{ $value | humanizePercentage }} of the exams of {{ $labels.model }} within six hours were out of domain"),
+    Alert("ModelDrifts", "max by (model, quantity) (prodrome_score_stability_index) or vector(0)", ">", "0.25", "1h", "ticket",
+          "{{ $labels.model }} meets others than it was made for: stability index of {{ $labels.quantity }} {{ $value | humanize }}"),
     # the machine and the parts
     Alert("RoleDown", "min by (role) (prodrome_role_ready) or min by (job) (up)", "<", "1", "2m", "page",
           "{{ $labels.role }}{{ $labels.job }} is not ready or does not answer"),

@@ -80,7 +80,19 @@ CASES: Final[dict[str, Case]] = {
                              {_in("acknowledged"): "10x75", _in("clean"): "10x75"}),
     "PredictionsFail": Case({_run("failed"): "1x75", _run("predicted"): "9x75"},
                             {_run("failed"): "1x75", _run("predicted"): "99x75"}),
-    "ModelSlow": _latency("prodrome_score_forward_seconds", "10", "30", 'model="m",'),
+    "ModelSlow": _latency("prodrome_score_forward_seconds", "30", "60", 'model="m",'),
+    "ModelRefused": _level('prodrome_score_model_refused{model="m"}', 1, 0),
+    "ModelRefuses": Case(
+        {
+            'prodrome_score_predictions_total{model="m",outcome="out_of_domain"}': "0+2x75",
+            'prodrome_score_predictions_total{model="m",outcome="predicted"}': "0+1x75",
+        },
+        {
+            'prodrome_score_predictions_total{model="m",outcome="out_of_domain"}': "0+1x75",
+            'prodrome_score_predictions_total{model="m",outcome="predicted"}': "0+3x75",
+        },
+    ),
+    "ModelDrifts": _level('prodrome_score_stability_index{model="m",quantity="q"}', 0.5, 0.05),
     "RoleDown": Case(
         {'prodrome_role_ready{role="x"}': "1x75", 'prodrome_role_ready{role="y"}': "0x75"},
         {'prodrome_role_ready{role="x"}': "1x75", 'up{job="x"}': "1x75"},

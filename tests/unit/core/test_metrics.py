@@ -13,6 +13,7 @@ NAME = re.compile(r"prodrome_[a-z]+_[a-z_]+")
 ALLOWED = {
     "role",
     "source",
+    "quantity",
     "reason",
     "stage",
     "outcome",
@@ -25,6 +26,7 @@ ALLOWED = {
     "program",
     "direction",
     "folder",
+    "bin",
     "certificate",
 }
 
