@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-deid bench-receive bench-s3 chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test check bench bench-deid bench-receive bench-s3 bench-scoring chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -48,6 +48,9 @@ bench-receive: setup ## The DICOM door beside DCMTK and pynetdicom, in pairs: ha
 
 bench-s3: setup java-17 ## The S3 door beside a plain loop, a backfill beside live images: a quarter of an hour
 	$(BIN)/prodrome bench-s3
+
+bench-scoring: setup ## Scoring beside the bare runtime, preparation, batches: two minutes
+	$(BIN)/prodrome bench-scoring
 
 chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos

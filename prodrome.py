@@ -45,6 +45,7 @@ COMMANDS = {
     "bench": ("commands.bench:bench", "Measure the whole way on this machine."),
     "bench-deid": ("commands.bench_deid:bench_deid", "Measure de-identification beside other tools."),
     "bench-s3": ("commands.bench_s3:bench_s3", "Measure the S3 door beside the loop that people write."),
+    "bench-scoring": ("commands.bench_scoring:bench_scoring", "Measure scoring beside the bare runtime."),
     "bench-receive": ("commands.bench_receive:bench_receive", "Measure the DICOM door beside its peers."),
     "receive": ("commands.roles:receive", "Role: the DICOM door."),
     "relay": ("commands.roles:relay", "Role: from the spool to Kafka."),

@@ -180,10 +180,12 @@ class Demo:
         study = self._pseudonym(str(uid(f"{seed}/study")))
         console.print(f"patient 3: {said}, {len(files)} slices; known inside as study {study}")
         self._send(files, "sending a head")
+        begun = time.monotonic()
         self._wait(
             "its prediction", lambda: any(p["study_instance_uid"] == study for p in list(self.arrived))
         )
         found = next(p for p in list(self.arrived) if p["study_instance_uid"] == study)
+        console.print(f"predicted {time.monotonic() - begun:.1f} s after the last acknowledgement")
         if found["outcome"] == "predicted":
             table = Table("measurement", "value", "of passes moved by a voxel", "confidence",
                           title=f"patient 3: {found['category']}, {found['score_meaning']} {found['score']:.3f}"
