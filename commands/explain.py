@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from commands.auditing import audited
-from commands.models import ModelRefused, Registry
+from commands.registry import ModelRefused, Registry
 from commands.wiring import opened, settings, told
 from infra.connections import kafka_of
 from infra.kafka import Producer

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from commands.auditing import audited
-from commands.models import ModelRefused, Registry
+from commands.registry import ModelRefused, Registry
 from commands.wiring import clean_store, opened, results_store, settings, told
 from consumers.exam import Exam
 from consumers.predictions import Predictions, run_outcome

@@ -3,8 +3,9 @@
 For each revision and each model
 
 1. `select`: nothing of its kind -> no run. Inputs missing -> wait, and say `incomplete` once at the deadline.
-2. The same selected inputs were answered before -> the revision has that answer, nothing is published; but the
-   same revision again is a repeat, and so is its answer, whichever version of the model has given it.
+2. The same selected inputs were answered before -> the revision has that answer, and nothing is published unless
+   another answer had taken its place. The same revision again is a repeat, and so is its answer, whichever version of
+   the model has given it.
 3. Else prepare the exams of the whole batch in processes (`consumers.preparing`), run the forward passes of each
    model over its own, publish.
 
@@ -212,10 +213,8 @@ class Score:
 
     def _run(self, partition: int, exam: Exam, selected: Selected) -> list[Run]:
         run = Run(partition, exam, selected, exam.prediction_id(selected))
-        known, before = (
-            self._predictions.outcome_of(exam.key, exam.model, run.prediction),
-            self._answered(exam),
-        )
+        known = self._predictions.outcome_of(exam.key, exam.model, run.prediction)
+        before = self._answered(exam)
         if known is None and before in ANSWERS:
             self._repeat_effective(exam)
             return []
@@ -223,6 +222,8 @@ class Score:
             return [run]
         if before == known:
             self._predictions.repeat(exam.key, exam.model, run.prediction)
+        else:
+            self._reinstate(run)
         self._ended(partition, exam.key, exam.model, exam.revised.revision, known)
         return []
 
@@ -239,12 +240,17 @@ class Score:
         known = self._predictions.outcome_of(key, model, run.prediction)
         if known is None:
             return [run]
-        effective = self._predictions.effective(key, model)
-        if effective is not None and not self._predictions.counts(exam, selected):
-            stored = self._predictions.stored(key, model, run.prediction)
-            self._predictions.publish(reinstated(key, stored, effective, exam.revised))
+        self._reinstate(run)
         self._predictions.ran(key, model, range(exam.revised.revision, exam.revised.revision + 1), known)
         return []
+
+    def _reinstate(self, run: Run) -> None:
+        """Let a stored answer count again where another one does: of other inputs, or of another version."""
+        exam = run.exam
+        effective = self._predictions.effective(exam.key, exam.model)
+        if effective is not None and not self._predictions.counts(exam, run.selected):
+            stored = self._predictions.stored(exam.key, exam.model, run.prediction)
+            self._predictions.publish(reinstated(exam.key, stored, effective, exam.revised))
 
     def _repeat_effective(self, exam: Exam) -> None:
         """Say again what counts: another version has answered this revision, which is no reason to score it anew."""

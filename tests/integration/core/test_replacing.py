@@ -12,7 +12,7 @@ import pytest
 from stage_rig import Fixed, InThis, record
 from test_score import Room, views
 
-from commands.models import ModelRefused, Registry
+from commands.registry import ModelRefused, Registry
 from consumers import preparing
 from consumers.serving import Resident
 from infra.cassandra import Tables

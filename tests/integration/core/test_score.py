@@ -305,3 +305,18 @@ def test_a_manifest_that_is_gone_at_the_deadline_stops_nothing(room: Room, exam:
     room.wait(DEADLINE)
     room.wait(DEADLINE)
     assert (room.outcomes, room.ended(1)) == ([], "failed")
+
+
+def test_going_back_to_earlier_images_lets_their_answer_count_again(room: Room, exam: Exam) -> None:
+    """A repeated view that is taken back: the first answer again, in place of the second, without computing it."""
+    first = room.revised(views(exam))
+    room.take(first)
+    again = [repeated_view(exam, "L-CC"), *views(exam)]
+    room.take(room.revised(again))
+    room.take(room.revised(views(exam)))
+    one, two, three = room.predictions
+    assert (two.supersedes, three.supersedes) == (one.prediction_id, two.prediction_id)
+    assert (three.revision, three.probabilities) == (3, one.probabilities)
+    assert room.effective == three.prediction_id
+    room.take(room.revised(views(exam)))
+    assert len(room.predictions) == 3
