@@ -24,7 +24,7 @@ from schemas.topics import BY_NAME
 STAGES: Final = {
     "relay": "trusted", "bridge": "trusted", "lister": "trusted",
     "deidentify": "trusted", "deidentify-bulk": "trusted", "ledger": "trusted",
-    "catalog": "clean", "score": "clean", "score-bulk": "clean",
+    "catalog": "clean", "score": "clean", "score-bulk": "clean", "score-images": "clean",
 }  # fmt: skip
 #: Empty for this long counts as drained: longer than the relay and a batch of any stage take to say so.
 EMPTY_SECONDS: Final = 3.0

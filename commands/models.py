@@ -24,7 +24,7 @@ from infra.connections import store_of
 from infra.objects import Store
 from infra.settings import Settings
 from scoring.calibrate import fit_platt, held_out, platt, reliability, table_of
-from scoring.card import Card, Series
+from scoring.card import Card, Views
 from scoring.package import DIGESTS, MAX_FILE_BYTES, MAX_PACKAGE_BYTES, is_plain_name
 from scoring.score import Model, load, load_preparer
 
@@ -193,4 +193,4 @@ def _folder(found: Settings, package: str) -> Iterator[Path]:
 
 def _accepts(card: Card) -> str:
     what = card.intake
-    return f"{card.input.modality} {what.name if isinstance(what, Series) else ' '.join(what.names)}"
+    return f"{card.input.modality} {' '.join(what.names) if isinstance(what, Views) else what.name}"

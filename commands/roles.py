@@ -334,21 +334,32 @@ def prometheus() -> None:
 
 
 @click.command()
-@_lane
+@click.option("--lane", type=click.Choice(["live", "bulk", "images"]), default="live",
+              help="live and bulk: studies; images: single images as they come.")  # fmt: skip
 def score(lane: str) -> None:
-    """Keep the models loaded; score what their intake selects."""
+    """Keep the models loaded; score what their intake selects.
+
+    The lane `images` is for models that look at one image at a time: it answers before a study is complete.
+    """
     with told():
-        found = _start("score" if lane == "live" else "score-bulk", "score")
+        found = _start("score" if lane == "live" else f"score-{lane}", "score")
         from consumers.preparing import Preparing
         from consumers.score import Score
+        from consumers.screen import Screen
         from consumers.serving import Resident
 
         tables, store, clock = tables_of(found.clean), clean_store(found), SystemClock()
         results = results_store(found)
         serving = Resident(found, tables, results, clock)
         preparing = Preparing(found, lane)
+        if lane == "images":
+            return _run_stage(
+                found,
+                found.clean,
+                lambda producer: Screen(found, tables, producer, clock, serving, preparing),
+            )
         must_yield = _yielding(found.clean, "prodrome-score", lane)
-        _run_stage(
+        return _run_stage(
             found,
             found.clean,
             lambda producer: Score(

@@ -46,6 +46,8 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 PROMETHEUS: Final = "prometheus"
 #: What `up --s3` starts besides.
 WITH_S3: Final = (access.GATEWAY, "bridge", "lister")
+#: What runs besides with PRODROME_STACK_IMAGES.
+WITH_IMAGES: Final[dict[str, tuple[str, ...]]] = {"score-images": ("score", "--lane", "images")}
 
 
 #: What says that a part is ready; roles of prodrome say it in their metrics.
@@ -97,7 +99,7 @@ def down() -> None:
 
 
 @click.command()
-@click.argument("role", type=click.Choice(sorted((*ROLES, *WITH_S3))))
+@click.argument("role", type=click.Choice(sorted((*ROLES, *WITH_S3, *WITH_IMAGES))))
 def restart(role: str) -> None:
     """Stop ROLE and start it again: for one that stopped itself past its limit of dead letters.
 
@@ -152,7 +154,7 @@ def bring_up(say: object) -> Addresses:
     """Start the whole stack; see `up`."""
     from infra.stack.lifecycle import up as start
 
-    found = _settings_of_home()
+    found, arguments = _settings_of_home(), ROLES | WITH_IMAGES
     make_secrets(found)
     now = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     given = {**given_before(found.home / "prodrome.env"), **now}
@@ -170,9 +172,9 @@ def bring_up(say: object) -> Addresses:
     def role(name: str, addresses: Addresses) -> Role:
         return Role(
             name=name,
-            command=(sys.executable, "-m", "prodrome", *ROLES.get(name, (name,))),
+            command=(sys.executable, "-m", "prodrome", *arguments.get(name, (name,))),
             env={
-                **role_environment(found, addresses, given, ROLES.get(name, (name,))[0]),
+                **role_environment(found, addresses, given, arguments.get(name, (name,))[0]),
                 ENV_FILE: "",  # that file says how operators log in
                 "PRODROME_ROLE_METRICS_PORT": str(_port(name, addresses)),
             },
@@ -186,7 +188,8 @@ def bring_up(say: object) -> Addresses:
 def roles(found: Settings) -> tuple[str, ...]:
     """Return what runs besides Kafka and Cassandra: the roles, and Prometheus where it is installed."""
     prometheus = (PROMETHEUS,) if shutil.which(PROMETHEUS) else ()
-    return (*ROLES, *prometheus, *(WITH_S3 if found.stack.s3 else ()))
+    images = WITH_IMAGES if found.stack.images else ()
+    return (*ROLES, *prometheus, *(WITH_S3 if found.stack.s3 else ()), *images)
 
 
 def _settings_of_home() -> Settings:
@@ -201,13 +204,15 @@ def _port(name: str, addresses: Addresses) -> int:
 
 def pull_back_groups(found: Settings) -> "list[Lag]":
     """Set back the groups whose messages a power loss has taken; nothing to do at any other start."""
-    from commands.status import GROUPS
+    from commands.status import groups_of
     from infra.kafka import pull_back
     from schemas.topics import BY_NAME
 
     pulled = []
     for name, zone in (("trusted", found.trusted), ("clean", found.clean)):
-        groups = {group: topics for group, topics in GROUPS.items() if BY_NAME[topics[0]].zone == name}
+        groups = {
+            group: topics for group, topics in groups_of(found).items() if BY_NAME[topics[0]].zone == name
+        }
         pulled += pull_back(kafka_of(zone), groups)
     return pulled
 

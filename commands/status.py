@@ -36,7 +36,15 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "prodrome-ledger": ("instance.settled.v1",),
     "prodrome-score": ("study.revised.v1",),
     "prodrome-score-bulk": ("study.revised.bulk.v1",),
+    "prodrome-score-images": ("instance.deidentified.v1",),
 }
+#: Runs only where it is asked for.
+OF_IMAGES: Final = "prodrome-score-images"
+
+
+def groups_of(found: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the groups that a site has: what nobody runs does not lag."""
+    return {group: topics for group, topics in GROUPS.items() if group != OF_IMAGES or found.stack.images}
 
 
 @click.command()
@@ -92,7 +100,9 @@ def lags_by_group(found: Settings) -> dict[str, dict[str, int]]:
 
     result: dict[str, dict[str, int]] = {}
     for zone in ("trusted", "clean"):
-        groups = {group: topics for group, topics in GROUPS.items() if BY_NAME[topics[0]].zone == zone}
+        groups = {
+            group: topics for group, topics in groups_of(found).items() if BY_NAME[topics[0]].zone == zone
+        }
         for lag in lags(kafka_of(getattr(found, zone)), groups):
             result.setdefault(lag.group, {})[lag.topic] = lag.messages
     return result

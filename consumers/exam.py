@@ -23,6 +23,7 @@ from schemas.events import (
 )
 from schemas.ids import event_id, set_id
 from schemas.version import VERSION
+from scoring.card import Images
 from scoring.intake import Input, Instance, Missing, NotApplicable, Selected
 from scoring.outcomes import Measured, Outcome, OutOfDomain, Scores
 from scoring.score import Model
@@ -83,6 +84,7 @@ class Exam:
                 category=outcome.category,
                 probabilities=outcome.probabilities,
                 quality_flags=selected.quality_flags,
+                decisive_sop_instance_uid=self._decisive(selected, outcome),
                 measurements=tuple(map(_measurement, outcome.measurements)) or msgspec.UNSET,
                 gates=outcome.measured or msgspec.UNSET,
             )
@@ -90,6 +92,17 @@ class Exam:
             gates = outcome.measured or msgspec.UNSET
             return self._prediction(name, "out_of_domain", **common, reason=outcome.reason, gates=gates)
         return self._prediction(name, "failed", **common, reason=outcome.reason)
+
+    def provisional(self, selected: Selected, outcome: Outcome) -> Prediction:
+        """Return what is said of one image before its study has a revision, under an id of its own."""
+        said = self.answer(selected, outcome, None)
+        name = event_id("prediction", *self.key, f"provisional {self.model.key(selected)}")
+        return msgspec.structs.replace(said, prediction_id=name, provisional=True)
+
+    def _decisive(self, selected: Selected, outcome: Scores) -> str | msgspec.UnsetType:
+        if not isinstance(self.model.card.intake, Images):
+            return msgspec.UNSET
+        return list(selected.instances)[outcome.row]
 
     def incomplete(self, missing: Missing) -> Prediction:
         """Return what is said once when a model's deadline is over and inputs are missing."""

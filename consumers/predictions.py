@@ -112,6 +112,26 @@ class Predictions:
         self._tables.run_once(_PUBLISHED, row)
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
+    def publish_provisional(self, prediction: Prediction, seconds: float) -> None:
+        """Store and publish what is said of one image, once; the head is the study's own, and stays where it is.
+
+        A repeat says the stored body again: it may not have been published.
+        """
+        key = StudyKey(prediction.project, prediction.study_instance_uid)
+        row = (*key, prediction.model.id, prediction.prediction_id)
+        self._tables.run(_BY_ID, (key.project, prediction.prediction_id, key.study, prediction.model.id))
+        applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
+        if not applied:
+            prediction = msgspec.json.decode(self._tables.run(_SELECT, row)[0].body, type=Prediction)
+        common: dict[str, Any] = {"source": "score", "subject": key.study}
+        extra = {"duration_ms": f"{1000 * seconds:.0f}"}
+        identity = (prediction.prediction_id,)
+        assert self._producer is not None
+        self._producer.send(
+            [encode("prediction.v1", study_key(*key), prediction, identity=identity, extra=extra, **common)]
+        )
+        metrics.inc("prodrome_score_provisional_total", model=prediction.model.id, outcome=prediction.outcome)
+
     def ended(self, key: StudyKey, model: "Model", revision: int) -> RunOutcome | None:
         """Return how the model ended for a revision, or None."""
         return run_outcome(self._tables, key, model.package.card.id, revision)

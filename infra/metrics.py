@@ -89,6 +89,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("prodrome_catalog_identity_conflicts_total", "counter", "Revisions of studies that hold two patients"),
     Metric("prodrome_ledger_segments_total", "counter", "Segments marked as free to reuse"),
     Metric("prodrome_score_predictions_total", "counter", "Predictions published, by model and outcome", ("model", "outcome")),
+    Metric("prodrome_score_provisional_total", "counter", "Provisional predictions of single images, by model and outcome", ("model", "outcome")),
     Metric("prodrome_score_prepare_seconds", "histogram", "Reading, decoding and preparing the exams of one batch", ("stage",)),
     Metric("prodrome_score_forward_seconds", "histogram", "Forward passes of an exam, the mean over its batch", ("model",)),
     Metric("prodrome_score_met_total", "counter", "Exams by bin of the model's reference population", ("model", "quantity", "bin")),

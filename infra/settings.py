@@ -73,6 +73,9 @@ class Stack:
         False, "With an S3 gateway, its bucket `dicom`, and the roles that read it: `prodrome up --s3`"
     )
 
+    images: bool = _setting(
+        False, "With the role that answers single images as they come, for models that look at one at a time"
+    )
     lib: str = _setting("", "Folder of the fetched Kafka and Cassandra; empty takes <home>/lib")
     tls: bool = _setting(False, "Kafka and Cassandra of the stack speak TLS, with certificates made for it")
     nodes: int = _setting(

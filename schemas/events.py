@@ -408,6 +408,10 @@ class Prediction(Value, frozen=True, kw_only=True):
         What the domain checks saw, by measure; of `out_of_domain` the last is what was refused.
     candidates : tuple of str, left out where single images are selected
         Series that would have fitted when this was said, the chosen one first.
+    provisional : bool, left out of what is said of studies
+        Of one image, as it came, before its study had a revision: `revision` is 0. The study's result follows.
+    decisive_sop_instance_uid : str, left out unless images are looked at one by one
+        Which of the inputs speaks for the study.
     software : str, left out by 0.1.0
         Version of prodrome that has computed it.
     maps : tuple, left out where there are none
@@ -442,6 +446,8 @@ class Prediction(Value, frozen=True, kw_only=True):
     gates: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     candidates: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     software: str | msgspec.UnsetType = msgspec.UNSET
+    provisional: bool | msgspec.UnsetType = msgspec.UNSET
+    decisive_sop_instance_uid: str | msgspec.UnsetType = msgspec.UNSET
     maps: tuple[PredictionMap, ...] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -39,7 +39,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic("report.v1", "trusted", 12, 30 * DAY_MS, ("report",), ("subscribers",), ()),
     # what a store says of its objects, in the store's own words; of no version of ours, and never believed
     Topic("s3.events", "trusted", 3, 7 * DAY_MS, ("gateway",), ("bridge",), ()),
-    Topic("instance.deidentified.v1", "clean", 12, 7 * DAY_MS, ("deidentify",), ("catalog",),
+    Topic("instance.deidentified.v1", "clean", 12, 7 * DAY_MS, ("deidentify",), ("catalog", "score"),
           _t("instance.deidentified", "instance.excluded", "association.closed")),
     Topic("study.revised.v1", "clean", 12, 30 * DAY_MS, ("catalog",), ("score", "subscribers"), _t("study.revised")),
     Topic("study.revised.bulk.v1", "clean", 12, 30 * DAY_MS, ("catalog",), ("score",), _t("study.revised")),

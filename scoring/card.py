@@ -94,6 +94,28 @@ class Series(_Part, frozen=True, kw_only=True, tag_field="kind", tag="series"):
     of_several: Literal["finest"]
 
 
+class Images(_Part, frozen=True, kw_only=True, tag_field="kind", tag="images"):
+    """Each fitting image on its own (`scoring.images`): answered as it comes, and once more for the study.
+
+    Attributes
+    ----------
+    name : str
+        What an image is to the model.
+    rows, columns : pair of int
+        Fewest and most pixels.
+    most : int
+        Images of a study that are looked at; a study with more is flagged.
+    of_study : str
+        Which image speaks for the study.
+    """
+
+    name: Word
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    most: int
+    of_study: Literal["highest_score"]
+
+
 class Preparation(_Part, frozen=True, kw_only=True):
     """The preparation by name and version, with its parameters and the files of the package that it reads.
 
@@ -253,7 +275,7 @@ class Card(_Part, frozen=True, kw_only=True):
     task: str
     body_part: str  # BodyPartExamined's defined term (PS3.16 Annex L)
     input: InputKind
-    intake: Views | Series
+    intake: Views | Series | Images
     preparation: Preparation
     checks: tuple[Check, ...]
     checks_fitted_to: str
@@ -394,6 +416,9 @@ def _expectations(card: Card) -> dict[str, bool]:
         ),
         "measurements: expected each name once, shown_from one of them": (
             _each_once(measured) and set(shown) <= set(measured)
+        ),
+        "intake: expected no shift where images are looked at one by one": (
+            not isinstance(card.intake, Images) or (card.shift is None and card.intake.most > 0)
         ),
         "grades: expected growing at_least, the first -inf": (
             at_least == sorted(at_least) and _each_once(at_least) and at_least[:1] in ([], [-math.inf])

@@ -7,21 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring.calibrate import apply
-from scoring.card import Card, Measurement
+from scoring.card import Card, Images, Measurement
 from scoring.outcomes import Failed, Measured, Prepared, Scores
 from scoring.runtime import Tensors
 
 
-def passes_of(card: Card) -> int:
+def passes_of(card: Card, exam: Prepared) -> int:
     """Return how many passes an exam takes."""
+    if isinstance(card.intake, Images):
+        return len(exam.features)
     return 1 if card.shift is None else 7
 
 
 def passes(card: Card, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the passes of one exam, (P, ...): as it is, and moved along its last three axes to both sides.
 
-    What leaves at one side is gone; what enters at the other is zero.
+    What leaves at one side is gone; what enters at the other is zero. Of images one by one: a pass an image.
     """
+    if isinstance(card.intake, Images):
+        return features
     if card.shift is None:
         return features[np.newaxis]
     moved = [features]
@@ -50,6 +54,14 @@ def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
     """
     if not all(np.isfinite(array).all() for array in out.values()):
         return Failed(reason="not_finite", detail="expected finite outputs, found others")
+    if not isinstance(card.intake, Images):
+        return _encode(card, exam, out, 0)
+    rows = range(len(next(iter(out.values()))))
+    each = [_encode(card, exam, {name: array[i : i + 1] for name, array in out.items()}, i) for i in rows]
+    return max(each, key=lambda found: found.score)  # the first of equals
+
+
+def _encode(card: Card, exam: Prepared, out: Tensors, row: int) -> Scores:
     values = {
         m.name: [float(v) for v in out[m.tensor].reshape(len(out[m.tensor]), -1)[:, 0]]
         for m in card.measurements
@@ -57,10 +69,10 @@ def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
     shown = [_measured(m, values[m.name]) for m in card.measurements if _is_shown(m, values)]
     probabilities: dict[str, float] = {}
     if card.classes is not None:
-        row = out[card.classes.tensor][0].astype(np.float64)  # (classes,)
+        shares = out[card.classes.tensor][0].astype(np.float64)  # (classes,)
         if card.calibrator is not None and card.calibrator.kind == "temperature":
-            row = apply(card.calibrator, row)
-        probabilities = dict(zip(card.class_names, map(float, row), strict=True))
+            shares = apply(card.calibrator, shares)
+        probabilities = dict(zip(card.class_names, map(float, shares), strict=True))
     return Scores(
         set_id=exam.set_id,
         probabilities=probabilities,
@@ -68,6 +80,7 @@ def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
         score=_score(card, probabilities, values),
         measurements=tuple(shown),
         measured=exam.measured,
+        row=row,
     )
 
 

@@ -62,7 +62,7 @@ class Prepared:
     Attributes
     ----------
     features : float32 array
-        Of the shape of the network's one input, unit by preparation.
+        Of the shape of the network's one input, unit by preparation; of images one by one, a row an image.
     measured : dict
         What the card's checks have looked at.
     to_source : (4, 4), optional
@@ -110,6 +110,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     score: float  # 0..1
     measurements: tuple[Measured, ...] = ()
     measured: dict[str, float] = {}
+    row: int = 0  # which of several images speaks for the exam
 
 
 Outcome = Scores | OutOfDomain | Failed

@@ -76,6 +76,29 @@ class ViewHistograms(Preparation):
         return Ready(view_histograms(images, self._bins))
 
 
+class ImageHistograms(Preparation):
+    """The grey-level histogram of each image on its own: a row an image, in the order of the selection.
+
+    Parameter of the card: ``bins``.
+    """
+
+    parameters: ClassVar = ("bins",)
+
+    def __init__(self, package: Package, threads: int) -> None:
+        del threads
+        self._bins = int(package.card.preparation.parameters["bins"])
+
+    def __call__(self, selected: Selected, read: Read, gate: Gate) -> Ready:
+        """See `Preparation`; (images, bins) float32."""
+        rows = []
+        for number, instance in enumerate(selected.instances.values()):
+            image = decode(read(instance), where=f"{number:05d}")  # (rows, columns)
+            if not float(image.max()) > float(image.min()):
+                gate.refuse(f"flat:{number:05d}", "expected more than one grey level, found one")
+            rows.append(view_histograms([image], self._bins))
+        return Ready(np.stack(rows))
+
+
 def check_image(gate: Gate, image: Image, shape: tuple[int, int], view: str, dark_below: float) -> None:
     """Let the gate look at the pixels of one view, (rows, columns), MONOCHROME2."""
     if image.shape != shape:

@@ -6,17 +6,18 @@ A new kind of input or preparation is a new file and one line here.
 from collections.abc import Sequence
 from typing import Final
 
-from scoring import series, views
+from scoring import images, series, views
 from scoring.brain import BrainToTemplate
 from scoring.calibrate import PARAMETERS
-from scoring.card import Card, CardInvalid, Views
+from scoring.card import Card, CardInvalid, Images, Views
 from scoring.intake import Instance, Missing, NotApplicable, Selected
 from scoring.outcomes import Refusal
-from scoring.prepare import Preparation, ViewHistograms
+from scoring.prepare import ImageHistograms, Preparation, ViewHistograms
 
 #: (name, version) -> preparation of one exam
 PREPARATIONS: Final[dict[tuple[str, str], type[Preparation]]] = {
     ("view-histograms", "1"): ViewHistograms,
+    ("image-histograms", "1"): ImageHistograms,
     ("brain-to-template", "1"): BrainToTemplate,
 }
 
@@ -25,6 +26,8 @@ def select(card: Card, instances: Sequence[Instance]) -> Selected | Missing | No
     """Return what the card's intake takes of the instances of a study."""
     if isinstance(card.intake, Views):
         return views.select(card, card.intake, instances)
+    if isinstance(card.intake, Images):
+        return images.select(card, card.intake, instances)
     return series.select(card, card.intake, instances)
 
 
@@ -32,6 +35,8 @@ def admit(card: Card, selected: Selected) -> Refusal | None:
     """Return why a selected set is out of domain, from what is known before its bytes are read; or None."""
     if isinstance(card.intake, Views):
         return views.admit(card, card.intake, selected)
+    if isinstance(card.intake, Images):
+        return images.admit(card, card.intake, selected)
     return series.admit(card, card.intake, selected)
 
 

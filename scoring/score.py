@@ -8,15 +8,16 @@ Preparing and forwarding are loaded apart: many processes prepare, one a device 
 inputs, same `Model.key`, same result: nothing here depends on time, batch or neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoring import recipes
-from scoring.card import Card, digest_of
+from scoring.card import Card, Images, digest_of
 from scoring.decode import DecodeError
 from scoring.encode import encode, passes, passes_of
 from scoring.gate import Gate, Refused
@@ -96,28 +97,42 @@ class Model:
 
     def forward(self, batch: Sequence[Prepared]) -> list[Scores | Failed]:
         """Score prepared exams: one result each, in order; never raises for what a model gives."""
-        # Passes take memory: no more exams at a time than the card's batch holds.
-        size = max(1, self.card.network.batch // passes_of(self.card))
-        parts = (batch[start : start + size] for start in range(0, len(batch), size))
-        return [result for part in parts for result in self._forward(part)]
+        return [result for part in self._parts(batch) for result in self._forward(part)]
+
+    def _parts(self, batch: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+        """Yield exams together of which the passes fit into one batch, at least one: passes take memory."""
+        part: list[Prepared] = []
+        count = 0
+        for exam in batch:
+            own = passes_of(self.card, exam)
+            if part and count + own > self.card.network.batch:
+                yield part
+                part, count = [], 0
+            part.append(exam)
+            count += own
+        if part:
+            yield part
 
     def _forward(self, batch: Sequence[Prepared]) -> list[Scores | Failed]:
         [(name, shape)] = self.card.network.inputs.items()
         try:
-            if any(exam.features.shape != shape for exam in batch):
-                found = [exam.features.shape for exam in batch]
-                raise ForwardFailed("wrong_count", f"{name}: expected {shape}, prepared were {found}")
-            moved = [passes(self.card, exam.features) for exam in batch]
+            moved = [self._passes(exam, shape) for exam in batch]
             out = self.session.forward({name: np.concatenate(moved)})
         except ForwardFailed as error:
             if len(batch) > 1:  # one of them may be the cause: each alone
                 return [result for exam in batch for result in self._forward([exam])]
             return [Failed(reason=error.reason, detail=error.detail)]
-        each = passes_of(self.card)
+        ends = np.cumsum([len(rows) for rows in moved])
         return [
-            encode(self.card, exam, {tensor: rows[i * each : (i + 1) * each] for tensor, rows in out.items()})
-            for i, exam in enumerate(batch)
+            encode(self.card, exam, {tensor: rows[end - len(own) : end] for tensor, rows in out.items()})
+            for exam, own, end in zip(batch, moved, ends, strict=True)
         ]
+
+    def _passes(self, exam: Prepared, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        own = exam.features.shape
+        if (own[1:] if isinstance(self.card.intake, Images) else own) != shape:
+            raise ForwardFailed("wrong_count", f"expected {shape}, prepared were {own}")
+        return passes(self.card, exam.features)
 
 
 def load(

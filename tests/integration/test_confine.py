@@ -85,6 +85,7 @@ def test_a_role_touches_its_stores_and_no_others(home: Path, role: str) -> None:
         "spool": "spool/segment",
         "quarantine": "trusted/sealed",
         "clean": "clean/object",
+        "results": "results/object",
         "keys": "secrets/master.key",
         "buckets": "secrets/s3.credentials",
     }
