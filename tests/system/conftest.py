@@ -35,6 +35,8 @@ def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPat
         "PRODROME_LISTER_YOUNG_SECONDS": "5",
     })  # fmt: skip
     running.up()
+    # half a minute of CPU a head, and heads are among the shared files: the test of the demo lets it run
+    assert running.prodrome("models", "retire", "dementia-t1").returncode == 0
     yield running
     running.close()
 

@@ -134,10 +134,13 @@ def test_a_repeated_view_supersedes_once(scored: Seen, tmp_path: Path) -> None:
 
 def test_the_demo_holds(house: House) -> None:
     """`prodrome demo`, beside all this: every check of its own holds, and it ends with status 0."""
+    assert house.prodrome("models", "promote", "dementia-t1@1.0.0").returncode == 0
     done = house.prodrome("demo")
+    assert house.prodrome("models", "retire", "dementia-t1").returncode == 0
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✗" not in done.stdout
-    assert done.stdout.count("✓") >= 8
+    assert done.stdout.count("✓") >= 9
+    assert "a T1 series of a head becomes one graded severity" in done.stdout
 
 
 def test_an_incomplete_exam_is_said_once_then_completed(scored: Seen, tmp_path: Path) -> None:

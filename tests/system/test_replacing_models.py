@@ -1,7 +1,7 @@
 """A stream of studies while a model is replaced, a bad one refused, a worker killed and the scorer stopped.
 
 A linear toy model for chest images of 64 x 64 pixels, so that what is tried is the stage and not the model. The
-short form has 60 studies and a stop of 15 s, longer than the session of a consumer group; `RUN_SLOW=1` has 200 and
+short form has 40 studies and a stop of 15 s, longer than the session of a consumer group; `RUN_SLOW=1` has 200 and
 60 s.
 """
 
@@ -30,7 +30,7 @@ from toy import seal, write_package
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 LONG = "RUN_SLOW" in os.environ
-STUDIES = 200 if LONG else 60
+STUDIES = 200 if LONG else 40
 STOPPED_SECONDS = 60.0 if LONG else 15.0
 MODEL = "toy-linear"
 CHEST = "1.2.840.10008.5.1.4.1.1.1.1"
