@@ -104,18 +104,27 @@ class Registry:
             The version is known with other bytes.
         """
         card, digest = model.card, model.package.digest
-        for each in self.known():
-            if (each.model, each.version) == (card.id, card.version):
-                if each.digest == digest:
-                    return
-                raise ModelRefused(
-                    f"{card.id} {card.version} is another package already ({each.digest[:16]}): give it a new version"
-                )
+        known = {
+            each.digest for each in self.known() if (each.model, each.version) == (card.id, card.version)
+        }
+        if known - {digest}:
+            [other] = known
+            raise ModelRefused(
+                f"{card.id} {card.version} is another package already ({other[:16]}): give it a new version"
+            )
+        # also what is known: its files may have been damaged or lost since
         keep(results_store(self._found), digest, {**model.package.files, DIGESTS: digests})
-        now = _now()
+        if known:
+            return
         row = (
-            card.id, card.version, digest, digests.decode(), json.dumps(card.signature), now, self._found.audit.actor,
-        )  # fmt: skip
+            card.id,
+            card.version,
+            digest,
+            digests.decode(),
+            json.dumps(card.signature),
+            _now(),
+            self._found.audit.actor,
+        )
         if not self._tables.run_once(_ADD, row)[0]:
             raise ModelRefused(f"{card.id} {card.version} was added by somebody else just now")
 

@@ -144,6 +144,8 @@ def test_a_package_that_is_damaged_in_the_store_is_refused_and_the_old_one_serve
     assert site.served() == "1.1.0"
     assert site.served() == "1.1.0"
     assert sum("is refused, the one before serves on" in message for message in caplog.messages) == 1
+    site.add(tmp_path / "version-1.2.0")
+    assert Resident(own, site.tables, results, ManualClock()).models()[site.id].card.version == "1.2.0"
 
 
 def test_a_new_scorer_fetches_what_is_promoted(
