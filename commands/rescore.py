@@ -32,7 +32,7 @@ from infra.connections import kafka_of
 from infra.kafka import Producer
 from infra.settings import Settings
 from schemas.codec import Message, encode
-from schemas.errors import SettingsError
+from schemas.errors import BadMessage, SettingsError
 from schemas.events import Manifest, StudyRevised
 from schemas.ids import study_key
 from schemas.topics import REVISED
@@ -51,6 +51,14 @@ CONDITIONS: Final[dict[str, str]] = {
     "modality": "a modality that the study holds",
     "outcome": "how the model ended for the newest revision: predicted, out_of_domain, failed, incomplete, waiting",
 }
+#: What a scorer would do with a study -> for a person.
+FORESEEN: Final = {
+    "compute": "to compute",
+    "restore": "to publish again from what is stored",
+    "nothing": "answered by this version already",
+    "not_selected": "without the inputs that the model needs",
+    "no_manifest": "whose list of images cannot be read",
+}
 #: Studies that are published together.
 TOGETHER: Final = 100
 _ERROR: Final = Console(stderr=True)
@@ -68,7 +76,7 @@ def run(
             TextColumn("{task.completed} studies"), BarColumn(), TimeElapsedColumn(), console=_ERROR
         ) as bar:
             task = bar.add_task("", total=None)
-            counted: Counter[str] = Counter()
+            counted: Counter[str] = Counter(dict.fromkeys(FORESEEN if dry_run else ("published",), 0))
             if dry_run:
                 for word in again.foresee(meant):
                     counted[word] += 1
@@ -188,12 +196,16 @@ class Rescoring:
             yield len(batch)
 
     def foresee(self, some: Iterable[StudyRevised]) -> Iterator[str]:
-        """Yield for each study what the scorer would do: `compute`, `restore`, `nothing`, `not_selected`."""
+        """Yield for each study what the scorer would do: `compute`, `restore`, `nothing`, `not_selected`, `no_manifest`."""
         store, results = clean_store(self._found), results_store(self._found)
         model = load_promoted(self._found, self._tables, results, self.wanted.model)
         known = Predictions(self._tables, None)
         for revised in some:
-            manifest = msgspec.json.decode(store.get(revised.manifest), type=Manifest)
+            try:
+                manifest = msgspec.json.decode(store.get(revised.manifest), type=Manifest)
+            except BadMessage:
+                yield "no_manifest"
+                continue
             exam = Exam(
                 revised=revised, manifest=manifest, model=model, profile=self._found.deidentify.profile
             )
@@ -223,10 +235,4 @@ def _foreseen(exam: Exam, model: Model, known: Predictions) -> str:
 
 def foreseen_text(counted: Counter[str]) -> str:
     """Return the counts of a dry run for a person."""
-    words = {
-        "compute": "to compute",
-        "restore": "to publish again from what is stored",
-        "nothing": "answered by this version already",
-        "not_selected": "without the inputs that the model needs",
-    }
-    return "\n".join(f"{counted[word]:>8} {text}" for word, text in words.items())
+    return "\n".join(f"{counted[word]:>8} {text}" for word, text in FORESEEN.items())
