@@ -20,7 +20,7 @@ from places import hits
 from scale import LONG
 from sender import Ledger, Sender
 
-from commands.status import GROUPS
+from commands.status import groups_of
 from infra.connections import kafka_of
 from infra.kafka import Received, lags
 from schemas.errors import ProdromeError
@@ -113,7 +113,11 @@ class Trial:
         """Messages that wait, by group."""
         found: dict[str, int] = {}
         for zone in ("trusted", "clean"):
-            groups = {group: some for group, some in GROUPS.items() if BY_NAME[some[0]].zone == zone}
+            groups = {
+                group: some
+                for group, some in groups_of(self.house.settings).items()
+                if BY_NAME[some[0]].zone == zone
+            }
             for lag in lags(kafka_of(getattr(self.house.settings, zone)), groups):
                 found[f"{lag.group} {lag.topic}"] = lag.messages
         return found
