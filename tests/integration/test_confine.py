@@ -46,6 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "spool/segment",
         "trusted/sealed",
         "clean/object",
+        "results/object",
         "secrets/master.key",
         "secrets/s3.credentials",
         "secrets/score.kafka",
