@@ -157,7 +157,7 @@ def pods(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     """All roles, started at once beside those of the house, as further members of their groups."""
     folder = tmp_path_factory.mktemp("deployed")
     (folder / "sources.toml").write_text(MAPS["prodrome-trusted", "sources"]["sources.toml"])
-    for name in ("spool", "clean", "trusted"):  # the volumes
+    for name in ("spool", "clean", "trusted", "results"):  # the volumes
         (folder / name).mkdir(mode=0o700)
     ports = {p["containerPort"]: free_port() for _, c in PODS.values() for p in c["ports"]}
     made = {}
