@@ -1,9 +1,9 @@
 """Which models run: those that ship, and those that were added and promoted; replaced between batches.
 
 1. At the start every package of the model folders is loaded.
-2. `refresh`, now and then, reads which version of each model is promoted, and fetches and loads what is new.
-3. A package that cannot be loaded, or says something else than the one that runs, is refused loudly, and the old
-   one serves on.
+2. `Resident.models` reads, now and then, which version of each model is promoted, and fetches and loads what is new.
+3. A package that cannot be loaded is refused loudly, and the old one serves on. What says something else is never
+   promoted: `commands.registry`.
 
 A package is fetched from the results store file by file, and then read as any other: by its digests.
 """
@@ -76,7 +76,8 @@ class Resident:
             self._loaded.pop(model, None)
         elif (now is None or now.package.digest != row.digest) and row.digest not in self._refused:
             try:
-                self._loaded[model] = self._load(model, row.version, row.digest)
+                wanted = (model, row.version, row.digest)
+                self._loaded[model] = load_added(self._settings, self._tables, self._results, wanted)
                 log.info("model %s: version %s serves now", model, row.version)
                 metrics.put("prodrome_score_model_refused", 0, model=model)
             except SlowDown:
@@ -87,9 +88,6 @@ class Resident:
                 log.error(
                     "model %s: version %s is refused, the one before serves on: %s", model, row.version, error
                 )
-
-    def _load(self, model: str, version: str, digest: str) -> Model:
-        return load_added(self._settings, self._tables, self._results, (model, version, digest))
 
 
 def load_added(settings: Settings, tables: Tables, results: Store, wanted: tuple[str, str, str]) -> Model:
@@ -106,7 +104,11 @@ def load_added(settings: Settings, tables: Tables, results: Store, wanted: tuple
         raise PackageRefused(f"expected version {version} among the added packages, found another")
     folder = settings.home / "work" / "score" / "models" / digest
     fetch(results, digest, json.loads(rows[0].files), folder)
-    return _load(settings, folder, digest)
+    try:
+        return _load(settings, folder, digest)
+    except PackageRefused:  # not what its digests say: fetched again, once the store has it whole
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def load_promoted(settings: Settings, tables: Tables, results: Store, model: str) -> Model:
