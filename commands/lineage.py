@@ -102,7 +102,7 @@ class Lineage:
             "gates": gates,
             "deid_profile": found.deid_profile,
             "inputs_set_id": found.inputs_set_id,
-            "instances": [self._instance(found, each) for each in self._used(found)],
+            "instances": self._instances(found),
         }
 
     def _used(self, found: Prediction) -> list[ManifestInstance]:
@@ -122,7 +122,12 @@ class Lineage:
             i for i in manifest.instances if i.sop_instance_uid in single or i.series_instance_uid in series
         ]
 
-    def _instance(self, found: Prediction, used: ManifestInstance) -> dict[str, Any]:
+    def _instances(self, found: Prediction) -> list[dict[str, Any]]:
+        kept = self._vault.study(self._project, found.study_instance_uid)
+        original = kept["study_instance_uid"] if kept else None
+        return [self._instance(found, each, original) for each in self._used(found)]
+
+    def _instance(self, found: Prediction, used: ManifestInstance, original: str | None) -> dict[str, Any]:
         rows = self._clean.run(_BOUNDARY, (self._project, found.study_instance_uid, used.sop_instance_uid))
         manifests = {row.content_key: row.manifest for row in rows}
         return {
@@ -130,7 +135,7 @@ class Lineage:
             "object": used.object.uri,
             "content_key": used.content_key,
             "boundary": self._boundary(manifests.get(used.content_key)),
-            "raw": self._raw(found.study_instance_uid, used),
+            "raw": self._raw(found.study_instance_uid, used, original),
         }
 
     def _boundary(self, pointer: str | None) -> dict[str, Any]:
@@ -143,13 +148,12 @@ class Lineage:
             return {}
         return {name: value for name, value in said.items() if name != "actions"}
 
-    def _raw(self, study: str, used: ManifestInstance) -> list[dict[str, str]]:
+    def _raw(self, study: str, used: ManifestInstance, original: str | None) -> list[dict[str, str]]:
         """Return the raw versions that became this clean content, with the intakes that brought them."""
-        kept = self._vault.study(self._project, study)
         instance = self._vault.instance(self._project, study, used.sop_instance_uid)
-        if kept is None or instance is None:
+        if original is None or instance is None:
             return []
-        key = (self._project, kept["study_instance_uid"], instance["sop_instance_uid"])
+        key = (self._project, original, instance["sop_instance_uid"])
         return [
             {"content_id": row.content_id.hex(), "pixel_id": row.pixel_id.hex(), "intake": row.intake}
             for row in self._trusted.run(_RAW, key)

@@ -106,7 +106,7 @@ def add(package: str) -> None:
 def promote(version: str) -> None:
     """Let MODEL@VERSION run from the next batch on; what is scored already stays.
 
-    To score again what an earlier version has scored: `prodrome rescore`.
+    To score again what an earlier version has scored: `prodrome replay --model`.
     """
     _move(version, "promote")
 

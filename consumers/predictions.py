@@ -99,17 +99,13 @@ class Predictions:
             Since the stage took the revision; goes into a header, since a repeat has the same body.
         """
         key = StudyKey(prediction.project, prediction.study_instance_uid)
-        row = (*key, prediction.model.id, prediction.prediction_id)
-        self._tables.run(_BY_ID, (key.project, prediction.prediction_id, key.study, prediction.model.id))
-        applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
-        if not applied:
-            found = self._tables.run(_SELECT, row)[0]
+        if (found := self._insert(key, prediction)) is not None:
             if found.published:
                 return
             prediction = msgspec.json.decode(found.body, type=Prediction)
         self._say(key, prediction, seconds)
         self._move_head(key, prediction)  # before the mark: a marked prediction is never looked at again
-        self._tables.run_once(_PUBLISHED, row)
+        self._tables.run_once(_PUBLISHED, (*key, prediction.model.id, prediction.prediction_id))
         metrics.inc("prodrome_score_predictions_total", model=prediction.model.id, outcome=prediction.outcome)
 
     def publish_provisional(self, prediction: Prediction, seconds: float) -> None:
@@ -118,18 +114,9 @@ class Predictions:
         A repeat says the stored body again: it may not have been published.
         """
         key = StudyKey(prediction.project, prediction.study_instance_uid)
-        row = (*key, prediction.model.id, prediction.prediction_id)
-        self._tables.run(_BY_ID, (key.project, prediction.prediction_id, key.study, prediction.model.id))
-        applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
-        if not applied:
-            prediction = msgspec.json.decode(self._tables.run(_SELECT, row)[0].body, type=Prediction)
-        common: dict[str, Any] = {"source": "score", "subject": key.study}
-        extra = {"duration_ms": f"{1000 * seconds:.0f}"}
-        identity = (prediction.prediction_id,)
-        assert self._producer is not None
-        self._producer.send(
-            [encode("prediction.v1", study_key(*key), prediction, identity=identity, extra=extra, **common)]
-        )
+        if (found := self._insert(key, prediction)) is not None:
+            prediction = msgspec.json.decode(found.body, type=Prediction)
+        self._say(key, prediction, seconds)
         metrics.inc("prodrome_score_provisional_total", model=prediction.model.id, outcome=prediction.outcome)
 
     def ended(self, key: StudyKey, model: "Model", revision: int) -> RunOutcome | None:
@@ -143,7 +130,15 @@ class Predictions:
             for revision in revisions
         )
 
+    def _insert(self, key: StudyKey, prediction: Prediction) -> Any | None:
+        """Store a prediction; return the row that is there already, or None where there was none."""
+        row = (*key, prediction.model.id, prediction.prediction_id)
+        self._tables.run(_BY_ID, (key.project, prediction.prediction_id, key.study, prediction.model.id))
+        applied, _ = self._tables.run_once(_INSERT, (*row, prediction.outcome, body(prediction).decode()))
+        return None if applied else self._tables.run(_SELECT, row)[0]
+
     def _say(self, key: StudyKey, prediction: Prediction, seconds: float) -> None:
+        """Publish a prediction, and of a study's the lifecycle word with it."""
         event = Lifecycle(
             project=key.project,
             study_instance_uid=key.study,
@@ -156,12 +151,10 @@ class Predictions:
         common: dict[str, Any] = {"source": "score", "subject": key.study, "extra": extra}
         identity = (prediction.prediction_id,)
         assert self._producer is not None
-        self._producer.send(
-            [
-                encode("prediction.v1", study_key(*key), prediction, identity=identity, **common),
-                encode("lifecycle.v1", study_key(*key), event, identity=identity, **common),
-            ]
-        )
+        messages = [encode("prediction.v1", study_key(*key), prediction, identity=identity, **common)]
+        if prediction.provisional is msgspec.UNSET:
+            messages.append(encode("lifecycle.v1", study_key(*key), event, identity=identity, **common))
+        self._producer.send(messages)
 
     def _move_head(self, key: StudyKey, prediction: Prediction) -> None:
         model, name, revision = prediction.model.id, prediction.prediction_id, prediction.revision

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,6 +26,9 @@ from scoring.arrays import Arrays, ArraysRefused, read_arrays, write_arrays
 from scoring.intake import Selected
 from scoring.outcomes import Failed, OutOfDomain, Prepared
 from scoring.score import Preparer, load_preparer
+
+if TYPE_CHECKING:  # a process that prepares needs no bodies of answers
+    from consumers.exam import Exam
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,22 @@ class Task(NamedTuple):
     kept_as: str
     selected: Selected
     objects: dict[str, Pointer]
+
+
+def task_of(name: str, exam: "Exam", selected: Selected) -> Task:
+    """Return what the preparation of an exam needs to know; `name` is for the journal."""
+    chosen = {i.sop_instance_uid for i in selected.instances.values()}
+    model, key = exam.model, exam.key
+    return Task(
+        name=name,
+        package=str(model.package.path),
+        digest=model.package.digest,
+        kept_as=f"{key.project}/prepared/{key.study}/{model.prepared_key(selected)}.npz",
+        selected=selected,
+        objects={
+            i.sop_instance_uid: i.object for i in exam.manifest.instances if i.sop_instance_uid in chosen
+        },
+    )
 
 
 class Preparing:

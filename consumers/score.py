@@ -31,7 +31,7 @@ from consumers.exam import Exam, reinstated
 from consumers.explaining import Explaining
 from consumers.loop import Record
 from consumers.predictions import Predictions
-from consumers.preparing import Preparing, Task
+from consumers.preparing import Preparing, Task, task_of
 from consumers.quiet import StudyKey
 from consumers.serving import Serving
 from infra import metrics
@@ -90,17 +90,7 @@ class Run:
     @property
     def task(self) -> Task:
         """What its preparation needs to know."""
-        objects = {i.sop_instance_uid: i.object for i in self.exam.manifest.instances}
-        chosen = [i.sop_instance_uid for i in self.selected.instances.values()]
-        model, key = self.exam.model, self.exam.key
-        return Task(
-            name=self.prediction,
-            package=str(model.package.path),
-            digest=model.package.digest,
-            kept_as=f"{key.project}/prepared/{key.study}/{model.prepared_key(self.selected)}.npz",
-            selected=self.selected,
-            objects={uid: objects[uid] for uid in chosen},
-        )
+        return task_of(self.prediction, self.exam, self.selected)
 
 
 class Score:

@@ -9,7 +9,6 @@ What waits for nothing needs no state. A repeat finds its answer stored, and say
 Models of other kinds are none of its business: that is `consumers.score`.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ from typing import Final
 from consumers.exam import Exam
 from consumers.loop import Record
 from consumers.predictions import Predictions
-from consumers.preparing import Preparing, Task
+from consumers.preparing import Preparing, Task, task_of
 from consumers.serving import Serving
 from infra import metrics
 from infra.cassandra import Tables
@@ -39,8 +38,6 @@ from scoring.intake import Selected
 from scoring.outcomes import Prepared
 from scoring.score import Model
 
-log = logging.getLogger(__name__)
-
 NAME: Final = "score-images"
 
 
@@ -54,16 +51,9 @@ class Seen:
     @property
     def task(self) -> Task:
         """What its preparation needs to know."""
-        model, key = self.exam.model, self.exam.key
-        [instance] = self.exam.manifest.instances
-        return Task(
-            name=f"{key.study}/{instance.sop_instance_uid}/{model.card.id}",
-            package=str(model.package.path),
-            digest=model.package.digest,
-            kept_as=f"{key.project}/prepared/{key.study}/{model.prepared_key(self.selected)}.npz",
-            selected=self.selected,
-            objects={instance.sop_instance_uid: instance.object},
-        )
+        key, [instance] = self.exam.key, self.exam.manifest.instances
+        name = f"{key.study}/{instance.sop_instance_uid}/{self.exam.model.card.id}"
+        return task_of(name, self.exam, self.selected)
 
 
 class Screen:

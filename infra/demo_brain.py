@@ -8,7 +8,6 @@ Pure, but for `read_head` and the files that are read.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -104,9 +103,7 @@ def sent_anew(files: Sequence[Path], seed: str) -> list[bytes]:
         dataset.FrameOfReferenceUID = uid(f"{seed}/frame")
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid(f"{seed}/{number}")
         dataset.PatientID = f"HEAD-{seed}"
-        target = io.BytesIO()
-        dataset.save_as(target, enforce_file_format=True)
-        made.append(target.getvalue())
+        made.append(to_bytes(dataset))
     return made
 
 

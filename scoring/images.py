@@ -16,6 +16,7 @@ from scoring.intake import (
     conflict_flags,
     is_of_kind,
     none_of_kind,
+    pixels_fit,
     set_id,
 )
 from scoring.outcomes import Refusal
@@ -67,9 +68,7 @@ def _why_not(card: Card, images: Images, instance: Instance) -> str | None:
         return "other_kind"
     if (instance.number_of_frames or 1) > 1:
         return "multi_frame"
-    if instance.photometric_interpretation not in card.input.photometric:
-        return "photometric"
-    if instance.bits_allocated not in card.input.bits_allocated:
+    if not pixels_fit(card.input, instance):
         return "photometric"
     sizes = ((instance.rows, images.rows), (instance.columns, images.columns))
     fits = all(value is not None and low <= value <= high for value, (low, high) in sizes)

@@ -113,6 +113,14 @@ def is_of_kind(kind: InputKind, instance: Instance) -> bool:
     return instance.modality == kind.modality and instance.sop_class_uid in kind.sop_classes
 
 
+def pixels_fit(kind: InputKind, instance: Instance) -> bool:
+    """Return whether photometric interpretation and bit depth are those that the card accepts."""
+    return (
+        instance.photometric_interpretation in kind.photometric
+        and instance.bits_allocated in kind.bits_allocated
+    )
+
+
 def none_of_kind(kind: InputKind, instances: Iterable[Instance]) -> NotApplicable:
     """Return the answer for a study without any instance of the card's kind."""
     return NotApplicable(

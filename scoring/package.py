@@ -20,6 +20,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -54,7 +55,7 @@ class Package:
         """Return the bytes of a graph, as checked."""
         return self.files[self.card.graph(name).file]
 
-    @property
+    @cached_property
     def preparation_digest(self) -> str:
         """SHA-256 over all that steers the preparation: two packages of which it is equal prepare alike."""
         card = self.card

@@ -27,6 +27,7 @@ from scoring.intake import (
     conflict_flags,
     is_of_kind,
     none_of_kind,
+    pixels_fit,
     set_id,
 )
 from scoring.outcomes import Refusal
@@ -170,9 +171,7 @@ def _why_not(card: Card, series: Series, image: Instance) -> str | None:
         return "angiography"
     if image.contrast == "yes":
         return "contrast"
-    if image.photometric_interpretation not in card.input.photometric:
-        return "photometric"
-    if image.bits_allocated not in card.input.bits_allocated:
+    if not pixels_fit(card.input, image):
         return "photometric"
     return None if _is_t1(series, image) else "other_sequence"
 
