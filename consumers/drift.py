@@ -3,6 +3,8 @@
 In memory alone: a restart begins a new window. Quantities without a reference in the package are not watched.
 """
 
+import math
+
 from infra import metrics
 from scoring.card import Card
 from scoring.drift import Window
@@ -25,8 +27,9 @@ class Drift:
             if (window := windows.get(name)) is not None:
                 found = window.add(value)
                 metrics.inc("prodrome_score_met_total", model=card.id, quantity=name, bin=str(found))
-                if (index := window.stability) is not None:
-                    metrics.put("prodrome_score_stability_index", index, model=card.id, quantity=name)
+                # NaN until enough exams were met: a panel shows that nothing is known yet, and no alert fires.
+                index = math.nan if window.stability is None else window.stability
+                metrics.put("prodrome_score_stability_index", index, model=card.id, quantity=name)
 
 
 def _values(outcome: Outcome) -> dict[str, float]:

@@ -158,15 +158,18 @@ def histogram(image: Image, bins: int) -> NDArray[np.float64]:
     """Return the share of pixels in `bins` equal bins over the range of the standardised image.
 
     The standardisation moves no pixel relative to the bins except by float32 rounding, but grey levels
-    that lie exactly on an edge do move: so it is done, in float32, as the published recipe does it.
+    that lie exactly on an edge do move: so it is done, in float32, as the published recipe does it, the
+    deviation too, which is that of the centred pixels.
     An integer image is standardised level by level instead of pixel by pixel: the same numbers bit for
     bit (a test says so), in about half the time.
     """
     pixels = np.ascontiguousarray(image, dtype=np.float32)  # (rows, columns) float32
-    mean, deviation = np.mean(pixels), np.std(pixels)
+    mean = np.mean(pixels)
+    centred = pixels - mean  # (rows, columns)
+    deviation = np.std(centred)  # not the bits of np.std(pixels)
     low = int(image.min())
     if image.dtype.kind == "f" or int(image.max()) - low >= MAX_LEVELS:
-        counts, _ = np.histogram((pixels - mean) / deviation, bins=bins)
+        counts, _ = np.histogram(centred / deviation, bins=bins)
         return np.asarray(counts / counts.sum())
     of_level = np.bincount((image.ravel() - low) if low else image.ravel())  # pixels of each level
     present = np.flatnonzero(of_level)

@@ -16,8 +16,8 @@ from scoring.prepare import ImageHistograms, Preparation, ViewHistograms
 
 #: (name, version) -> preparation of one exam
 PREPARATIONS: Final[dict[tuple[str, str], type[Preparation]]] = {
-    ("view-histograms", "1"): ViewHistograms,
-    ("image-histograms", "1"): ImageHistograms,
+    ("view-histograms", "2"): ViewHistograms,
+    ("image-histograms", "2"): ImageHistograms,
     ("brain-to-template", "1"): BrainToTemplate,
 }
 

@@ -59,7 +59,7 @@ def version(own: Settings, tmp_path: Path, number: str, *changes: tuple[str, str
     """A package of the same model under another version."""
     folder = tmp_path / f"version-{number}"
     shutil.copytree(Path(own.score.models) / "density", folder)
-    for old, new in (('version = "1.1.0"', f'version = "{number}"'), *changes):
+    for old, new in (('version = "1.2.0"', f'version = "{number}"'), *changes):
         rewrite(folder, old, new)
     return folder
 
@@ -91,13 +91,13 @@ def site(own: Settings, tables: Tables) -> Site:
 
 def test_what_ships_runs_until_something_is_promoted(site: Site, own: Settings, tmp_path: Path) -> None:
     """Added is not promoted; promoted runs after the next look, and back again."""
-    assert site.served() == "1.1.0"
-    site.add(version(own, tmp_path, "1.2.0"))
-    assert site.served() == "1.1.0"
+    assert site.served() == "1.2.0"
+    site.add(version(own, tmp_path, "1.3.0"))
+    assert site.served() == "1.2.0"
+    site.registry.promote(f"{site.id}@1.3.0")
+    assert site.served() == "1.3.0"
     site.registry.promote(f"{site.id}@1.2.0")
     assert site.served() == "1.2.0"
-    site.registry.promote(f"{site.id}@1.1.0")
-    assert site.served() == "1.1.0"
 
 
 def test_a_retired_model_does_not_run(site: Site) -> None:
@@ -106,13 +106,13 @@ def test_a_retired_model_does_not_run(site: Site) -> None:
     assert site.served() is None
     with pytest.raises(ModelRefused, match="expected a model that runs"):
         site.registry.retire(site.id)
-    site.registry.promote(f"{site.id}@1.1.0")
-    assert site.served() == "1.1.0"
+    site.registry.promote(f"{site.id}@1.2.0")
+    assert site.served() == "1.2.0"
 
 
 def test_a_version_is_one_package_for_ever(site: Site, own: Settings, tmp_path: Path) -> None:
     """The same again is nothing; other bytes under its number are refused."""
-    folder = version(own, tmp_path, "1.2.0")
+    folder = version(own, tmp_path, "1.3.0")
     site.add(folder)
     site.add(folder)
     with pytest.raises(ModelRefused, match="is another package already"):
@@ -124,7 +124,7 @@ def test_what_says_something_else_is_another_model(site: Site, own: Settings, tm
     site.add(version(own, tmp_path, "2.0.0", ("probability_dense_breast", "something_else")))
     with pytest.raises(ModelRefused, match="is another model"):
         site.registry.promote(f"{site.id}@2.0.0")
-    assert site.served() == "1.1.0"
+    assert site.served() == "1.2.0"
     with pytest.raises(ModelRefused, match="expected MODEL@VERSION"):
         site.registry.promote(f"{site.id}@9.9.9")
 
@@ -134,26 +134,26 @@ def test_a_package_that_is_damaged_in_the_store_is_refused_and_the_old_one_serve
     site: Site, own: Settings, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Loudly, once, and without an end to the scorer."""
-    digest = site.add(version(own, tmp_path, "1.2.0"))
+    digest = site.add(version(own, tmp_path, "1.3.0"))
     results, name = open_results(own), f"models/{digest}/model.onnx"
     if damage == "gone":
         results._store.delete(name)  # type: ignore[attr-defined]
     else:
         results.put_again(name, (results.find(name) or b"") + b" ")
-    site.registry.promote(f"{site.id}@1.2.0")
-    assert site.served() == "1.1.0"
-    assert site.served() == "1.1.0"
+    site.registry.promote(f"{site.id}@1.3.0")
+    assert site.served() == "1.2.0"
+    assert site.served() == "1.2.0"
     assert sum("is refused, the one before serves on" in message for message in caplog.messages) == 1
-    site.add(tmp_path / "version-1.2.0")
-    assert Resident(own, site.tables, results, ManualClock()).models()[site.id].card.version == "1.2.0"
+    site.add(tmp_path / "version-1.3.0")
+    assert Resident(own, site.tables, results, ManualClock()).models()[site.id].card.version == "1.3.0"
 
 
 def test_a_new_scorer_fetches_what_is_promoted(
     site: Site, own: Settings, tables: Tables, tmp_path: Path
 ) -> None:
     """On another machine: from the results store, by its digests."""
-    site.add(version(own, tmp_path, "1.2.0"))
-    site.registry.promote(f"{site.id}@1.2.0")
+    site.add(version(own, tmp_path, "1.3.0"))
+    site.registry.promote(f"{site.id}@1.3.0")
     elsewhere = load(
         {
             "PRODROME_HOME": str(tmp_path / "elsewhere"),
@@ -163,7 +163,7 @@ def test_a_new_scorer_fetches_what_is_promoted(
     )
     assert (
         Resident(elsewhere, tables, open_results(own), ManualClock()).models()[site.id].card.version
-        == "1.2.0"
+        == "1.3.0"
     )
 
 
@@ -189,7 +189,7 @@ def models(own: Settings, tmp_path: Path) -> tuple[Model, Model]:
     """Two versions of one model; the second has another threshold."""
     return (
         load_model(Path(own.score.models) / "density"),
-        load_model(version(own, tmp_path, "1.2.0", ("value = 0.5", "value = 0.6"))),
+        load_model(version(own, tmp_path, "1.3.0", ("value = 0.5", "value = 0.6"))),
     )
 
 
@@ -208,7 +208,7 @@ def test_a_repeat_is_not_scored_by_the_new_version(
     room.take(revised)
     room.serve(models[1])
     room.take(revised)
-    assert [p.model.version for p in room.predictions] == ["1.1.0", "1.1.0"]
+    assert [p.model.version for p in room.predictions] == ["1.2.0", "1.2.0"]
     assert len({p.prediction_id for p in room.predictions}) == 1
 
 
@@ -220,7 +220,7 @@ def test_a_new_revision_is_scored_by_the_new_version(
     room.serve(models[1])
     room.take(room.revised(views(exam)))
     first, second = room.predictions
-    assert (second.model.version, second.supersedes) == ("1.2.0", first.prediction_id)
+    assert (second.model.version, second.supersedes) == ("1.3.0", first.prediction_id)
 
 
 def test_asked_for_it_is_scored_by_the_new_version_once(
@@ -260,7 +260,7 @@ def test_going_back_answers_from_what_is_stored(
     room.again(revised, models[0])
     room.again(revised, models[0])
     first, second, third = room.predictions
-    assert (third.model.version, third.supersedes) == ("1.1.0", second.prediction_id)
+    assert (third.model.version, third.supersedes) == ("1.2.0", second.prediction_id)
     assert (third.score, third.probabilities) == (first.score, first.probabilities)
     assert third.prediction_id not in (first.prediction_id, second.prediction_id)
     assert room.effective == third.prediction_id

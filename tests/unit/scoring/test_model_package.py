@@ -86,7 +86,7 @@ def test_a_pinned_digest_is_kept(copy):
     """A package that is whole but another than the settings pin is refused."""
     digest = read_package(copy).digest
     assert load(copy, expected_digest=digest).package.digest == digest
-    change_card(copy, 'version = "1.1.0"', 'version = "1.1.1"')
+    change_card(copy, 'version = "1.2.0"', 'version = "1.2.1"')
     with pytest.raises(PackageRefused, match=f"expected package digest {digest}"):
         load(copy, expected_digest=digest)
 
@@ -222,9 +222,9 @@ def test_another_output_for_the_declared_example_is_refused(copy):
         ('body_part = "BREAST"', "", "missing required field `body_part`"),
         ("[score]", "[score", "card.toml"),
         (
-            'version = "1"',
             'version = "2"',
-            r"preparation: expected one of .* found \('view-histograms', '2'\)",
+            'version = "3"',
+            r"preparation: expected one of .* found \('view-histograms', '3'\)",
         ),
         ("bins = 50, ", "", r"preparation.parameters: expected \['bins', 'dark_below'\], found"),
     ],

@@ -43,7 +43,7 @@ without_partial_view = true
 of_several = "latest_acquisition"
 [preparation]
 name = "view-histograms"
-version = "1"
+version = "2"
 parameters = {{ bins = {width}, dark_below = 0.02 }}
 [[graphs]]
 name = "network"
