@@ -54,6 +54,12 @@ _LIFECYCLE: Final[dict[RunOutcome, LifecycleKind]] = {
 }  # fmt: skip
 
 
+def begin_counting(model: str) -> None:
+    """Begin a model's counters at zero: one that is first seen at one has no increase."""
+    for outcome in _LIFECYCLE:
+        metrics.inc("prodrome_score_predictions_total", 0, model=model, outcome=outcome)
+
+
 class Predictions:
     """Sole writer of `predictions`, `predictions_by_id`, `prediction_head` and `model_runs`."""
 

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from consumers.predictions import begin_counting
 from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
@@ -64,7 +65,11 @@ class Resident:
         if self._clock.monotonic() - self._looked >= self._settings.score.look_seconds:
             promoted = {row.model: row for row in self._tables.run(_ACTIVE)}
             for model in {*self._shipped, *promoted}:
-                self._follow(model, promoted.get(model))
+                row = promoted.get(model)
+                self._follow(model, row)
+                refused = row is not None and row.digest in self._refused
+                metrics.put("prodrome_score_model_refused", refused, model=model)
+                begin_counting(model)
             self._looked = self._clock.monotonic()
         return self._loaded
 
@@ -79,12 +84,10 @@ class Resident:
                 wanted = (model, row.version, row.digest)
                 self._loaded[model] = load_added(self._settings, self._tables, self._results, wanted)
                 log.info("model %s: version %s serves now", model, row.version)
-                metrics.put("prodrome_score_model_refused", 0, model=model)
             except SlowDown:
                 raise
             except ProdromeError as error:
                 self._refused.add(row.digest)
-                metrics.put("prodrome_score_model_refused", 1, model=model)
                 log.error(
                     "model %s: version %s is refused, the one before serves on: %s", model, row.version, error
                 )
