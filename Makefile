@@ -49,7 +49,7 @@ bench-receive: setup ## The DICOM door beside DCMTK and pynetdicom, in pairs: ha
 bench-s3: setup java-17 ## The S3 door beside a plain loop, a backfill beside live images: a quarter of an hour
 	$(BIN)/prodrome bench-s3
 
-bench-scoring: setup ## Scoring beside the bare runtime, preparation, batches: two minutes
+bench-scoring: setup java-17 ## Scoring beside the bare runtime, preparation, batches, time to the answer: ten minutes
 	$(BIN)/prodrome bench-scoring
 
 chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth

@@ -4,8 +4,9 @@
    moving, checking and encoding.
 2. Preparation of a density exam and of a head, from bytes in memory.
 3. Batches of 1 to 32 of a heavy network with made-up weights: where a device needs them, they show here.
+4. On the running stack: from a study's last acknowledged image to its prediction (`benching/answers.py`).
 
-Nothing of the stack is started; data lie in memory. `--cuda` runs the passes on the GPU, beside the CPU.
+For the first three data lie in memory. `--cuda` runs the passes on the GPU, beside the CPU.
 """
 
 import itertools
@@ -22,10 +23,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from commands.benching.pages import Figures, show, write_page
+from commands.benching import answers
+from commands.benching.pages import Figures, console, show, write_page
+from commands.stack import bring_up
 from commands.wiring import told
 from infra.demo import make_exams, read_images, to_bytes
 from infra.demo_brain import files_of, make_head, read_head
+from infra.settings import load as load_settings
 from scoring.card import Graph
 from scoring.encode import passes
 from scoring.intake import Instance, Selected
@@ -41,17 +45,33 @@ BATCHES: Final = (1, 2, 4, 8, 16, 32)
 
 @click.command()
 @click.option("--cuda", is_flag=True, help="On the GPU too, where onnxruntime-gpu and CUDA are installed.")
+@click.option("--exams", default=40, show_default=True, help="Mammograms to send through the stack.")
+@click.option(
+    "--heads", default=5, show_default=True, help="Heads to send through it; with none of both it stays down."
+)
 @click.option("--threads", default=2, show_default=True, help="Of one pass on the CPU.")
 @click.option("--write", "page", type=click.Path(path_type=Path), help="Write the tables into this folder.")
-def bench_scoring(cuda: bool, threads: int, page: Path | None) -> None:
-    """Measure scoring: overhead over the bare runtime, preparation, batches."""
+def bench_scoring(cuda: bool, exams: int, heads: int, threads: int, page: Path | None) -> None:
+    """Measure scoring: overhead over the bare runtime, preparation, batches; then brings the stack up for latencies."""
+    devices = (CPU, CUDA) if cuda else (CPU,)
+    steps: list[Callable[[], Figures]] = [
+        partial(_overhead, devices, threads),
+        partial(_preparation, threads),
+        partial(_batches, devices, threads),
+        *([partial(_answers, exams, heads)] if exams or heads else []),
+    ]
+    found = []
     with told():
-        devices = (CPU, CUDA) if cuda else (CPU,)
-        found = [_overhead(devices, threads), _preparation(threads), _batches(devices, threads)]
-    for each in found:
-        show(each)
+        for step in steps:
+            found.append(step())
+            show(found[-1])
     if page is not None:
-        write_page(page, "scoring", "Scoring", "All data lie in memory.", found)
+        write_page(page, "scoring", "Scoring", "Data lie in memory, but for the stack's.", found)
+
+
+def _answers(exams: int, heads: int) -> Figures:
+    bring_up(console.print)
+    return answers.measured(load_settings(), exams, heads)
 
 
 def _overhead(devices: Sequence[str], threads: int) -> Figures:

@@ -20,6 +20,8 @@ from tests.gateway import Gateway, running_gateway
 
 _PREFIX = "prodrome-test-"
 _LIB = Path(__file__).parent.parent / ".prodrome" / "lib"
+#: Every JVM that tests start: half an hour is too short for the second compiler to pay, and there are many.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def test_a_topic_is_kept_longer_when_a_release_says_so(kafka_at: KafkaConnection
     for wanted, kept in ((1000, "1000"), (3000, "3000"), (2000, "3000")):
         create_topics(kafka_at, [Topic(name, "clean", 1, wanted, (), (), ())], 1)
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        until(lambda: admin.describe_configs([resource])[resource].result())  # noqa: B023  called here
         answer = admin.describe_configs([resource])[resource].result()
         assert answer["retention.ms"].value == kept
 

@@ -22,8 +22,15 @@ _SHARED = Path(os.environ.get("PRODROME_SHARED", CHECKOUT.parent / "shared")) / 
 
 
 @pytest.fixture(scope="session")
-def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The running system; shared, so a test uses a patient or a project of its own."""
+def house(
+    make_layout: Callable[[str], Layout],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[House]:
+    """The running system; shared, so a test uses a patient or a project of its own.
+
+    Its objects lie in folders, and in a bucket with RUN_IN_BUCKET=1.
+    """
     folder = tmp_path_factory.mktemp("sources")
     tokens = folder / "tokens"
     write_secret(tokens, secrets.token_hex(32))
@@ -34,6 +41,8 @@ def house(make_layout: Callable[[str], Layout], tmp_path_factory: pytest.TempPat
         "PRODROME_LISTER_INTERVAL_SECONDS": "3",
         "PRODROME_LISTER_YOUNG_SECONDS": "5",
     })  # fmt: skip
+    if "RUN_IN_BUCKET" in os.environ:
+        running.keep_in(request.getfixturevalue("s3_gateway"), "stores")
     running.up()
     # half a minute of CPU a head, and heads are among the shared files: the test of the demo lets it run
     assert running.prodrome("models", "retire", "dementia-t1").returncode == 0

@@ -36,6 +36,7 @@ from infra.stack.ports import recorded_addresses
 from producers.send import Destination, Result, send
 from schemas import access
 from schemas.topics import Zone
+from tests.gateway import Gateway
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PACKAGE: Final = CHECKOUT / "scoring" / "models" / "density"
@@ -124,10 +125,13 @@ def eventually(found: Callable[[], T], what: str, seconds: float = PATIENCE) -> 
 
 
 class House:
-    """A running system; `given` are the settings that `up` was called with."""
+    """A running system; `given` are the settings that `up` was called with.
+
+    Its objects lie in `stored_under`, in the folders clean, trusted and results.
+    """
 
     def __init__(self, home: Path, given: Mapping[str, str]) -> None:
-        self.home = home
+        self.home = self.stored_under = home
         outside = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
         self.environment = {**outside, **given, "PRODROME_HOME": str(home), "COLUMNS": "250"}
         self._stopping = threading.Event()
@@ -145,6 +149,17 @@ class House:
         }
         places = {"PRODROME_STACK_LIB": str(layout.lib), "PRODROME_RECEIVE_SOURCES": str(sources)}
         return cls(layout.home, {**places, **times, **given})
+
+    def keep_in(self, gateway: Gateway, bucket: str) -> None:
+        """Keep every object in a bucket of this gateway from the first `up` on."""
+        self.stored_under = gateway.folder / "data" / gateway.bucket(bucket)
+        for zone in ("clean", "trusted"):
+            name = f"PRODROME_{zone.upper()}_STORE"
+            self.environment[f"{name}_ENDPOINT"] = gateway.connection.endpoint
+            self.environment[f"{name}_REGION"] = gateway.connection.region
+            self.environment[f"{name}_CREDENTIALS_FILE"] = str(gateway.connection.credentials_file)
+        for name, store in (("CLEAN", "clean"), ("TRUSTED", "trusted"), ("SCORE", "results")):
+            self.environment[f"PRODROME_{name}_STORE"] = f"s3://{bucket}/{store}"
 
     # the command line
 

@@ -80,11 +80,15 @@ def of_text(name: str, data: bytes) -> Iterator[Place]:
 
 
 def clean_files(house: House) -> Iterator[Place]:
-    """The names and contents of every clean object, manifest and metadata."""
-    for path in _files(house.home / "clean"):
-        name = str(path.relative_to(house.home))
-        yield Place("names of clean objects", name.encode())
-        yield from of_file(name, path.read_bytes())
+    """The names and contents of every clean object, manifest and metadata, and of what scoring keeps."""
+    for store in ("clean", "results"):
+        for path in _files(house.stored_under / store):
+            name = str(path.relative_to(house.stored_under))
+            yield Place(f"names of {store} objects", name.encode())
+            if path.suffix == ".npz":
+                yield Place(name, path.read_bytes(), opaque=True)
+            else:
+                yield from of_file(name, path.read_bytes())
 
 
 def topics(house: House, zone: Zone, *, values: bool = True) -> Iterator[Place]:
@@ -133,9 +137,9 @@ def metrics(house: House) -> Iterator[Place]:
 
 def sealed(house: House) -> Iterator[Place]:
     """What is encrypted: quarantined objects with their names, and the vault's rows."""
-    for path in _files(house.home / "trusted"):
-        yield Place("names of quarantined objects", str(path.relative_to(house.home)).encode())
-        yield Place(str(path.relative_to(house.home)), path.read_bytes(), opaque=True)
+    for path in _files(house.stored_under / "trusted"):
+        yield Place("names of quarantined objects", str(path.relative_to(house.stored_under)).encode())
+        yield Place(str(path.relative_to(house.stored_under)), path.read_bytes(), opaque=True)
     yield from (
         place for place in tables(house, "trusted") if ".vault_" in place.name or ".acc" in place.name
     )

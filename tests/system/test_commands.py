@@ -220,7 +220,7 @@ def test_clean_mammograms_satisfy_the_iod(known: Known, peer: Callable[[str], st
         if (pointer := json.loads(text))
     ]  # fmt: skip
     assert len(objects) == 4
-    for path in (*known.files.values(), *(known.house.home / "clean" / name for name in objects)):
+    for path in (*known.files.values(), *(known.house.stored_under / "clean" / name for name in objects)):
         said = subprocess.run([peer("dciodvfy"), path], capture_output=True, check=False).stderr.decode(
             "latin-1"
         )
