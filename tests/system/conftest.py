@@ -38,6 +38,7 @@ def house(
         "PRODROME_READER_PORT": str(free_port()),
         "PRODROME_READER_TOKENS_FILE": str(tokens),
         "PRODROME_STACK_S3": "true",
+        "PRODROME_STACK_IMAGES": "true",
         "PRODROME_LISTER_INTERVAL_SECONDS": "3",
         "PRODROME_LISTER_YOUNG_SECONDS": "5",
     })  # fmt: skip

@@ -20,11 +20,10 @@ from infra.demo import make_exams
 from infra.objects import Store
 from infra.settings import Settings
 from schemas.events import Arrival, CleanInstance, InstanceDeidentified, StudyRevised
-from scoring.package import CARD
 from scoring.score import Model, load
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "scoring"))
-from toy import seal, write_package
+from toy import look_at_single_images, write_package
 
 pytestmark = pytest.mark.stack
 
@@ -34,15 +33,7 @@ def model(tmp_path: Path) -> Model:
     """The sum of a histogram's upper half: how bright an image is."""
     weights = np.concatenate([np.zeros(5), np.full(5, 2.0)]).astype(np.float32).reshape(1, 10)
     folder = write_package(tmp_path / "toy", weights)
-    text = (folder / CARD).read_text()
-    begin, end = text.index('kind = "views"'), text.index("[preparation]")
-    intake = 'kind = "images"\nname = "view"\nrows = [1, 64]\ncolumns = [1, 64]\nmost = 3\nof_study = "highest_score"\n'
-    text = text[:begin] + intake + text[end:]
-    text = text.replace('name = "view-histograms"', 'name = "image-histograms"').replace(
-        ", dark_below = 0.02", ""
-    )
-    (folder / CARD).write_text(text.replace("toy-linear", f"toy-{uuid.uuid4().hex[:8]}"))
-    seal(folder)
+    look_at_single_images(folder, f"toy-{uuid.uuid4().hex[:8]}")
     return load(folder)
 
 

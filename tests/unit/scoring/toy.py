@@ -116,6 +116,19 @@ def write_package(
     return folder
 
 
+def look_at_single_images(folder: Path, model: str) -> None:
+    """Make the package of a histogram another model's, which looks at images of up to 64 x 64, three a study."""
+    text = (folder / CARD).read_text()
+    begin, end = text.index('kind = "views"'), text.index("[preparation]")
+    intake = 'kind = "images"\nname = "view"\nrows = [1, 64]\ncolumns = [1, 64]\nmost = 3\nof_study = "highest_score"\n'
+    text = text[:begin] + intake + text[end:]
+    text = text.replace('name = "view-histograms"', 'name = "image-histograms"').replace(
+        ", dark_below = 0.02", ""
+    )
+    (folder / CARD).write_text(text.replace("toy-linear", model))
+    seal(folder)
+
+
 def seal(folder: Path) -> None:
     """Write the digests anew."""
     (folder / DIGESTS).write_text(json.dumps(digests_of(folder)))
