@@ -23,14 +23,13 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 	$(BIN)/prodrome demo
 
 test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
-	@# Two lanes, since each waits for real parts much of the time; the build of the S3 gateway beside them.
+	@# The unit tests, and the build of the S3 gateway, run beside the rest, which waits for real parts much of the time.
 	@log=$$(mktemp); nice $(BIN)/python -m infra.stack.gateway & build=$$!; \
-	{ nice $(BIN)/pytest tests/unit --durations=10; unit=$$?; \
-	  $(BIN)/pytest tests/integration tests/contract --durations=10; rest=$$?; exit $$((unit ? unit : rest)); } >$$log 2>&1 & beside=$$!; \
-	stop() { kill $$build $$beside $$(pgrep -P $$beside) 2>/dev/null; rm -f $$log; }; trap stop INT TERM; \
-	$(MAKE) --no-print-directory check || { stop; exit 1; }; \
-	$(BIN)/pytest tests/system --durations=10; system=$$?; \
-	wait $$beside; beside=$$?; cat $$log; rm -f $$log; exit $$((system ? system : beside))
+	nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
+	trap "kill $$unit $$build 2>/dev/null; rm -f $$log" INT TERM; \
+	$(MAKE) --no-print-directory check || { kill $$unit $$build 2>/dev/null; rm -f $$log; exit 1; }; \
+	$(BIN)/pytest tests/integration tests/contract tests/system --durations=20; rest=$$?; \
+	wait $$unit; alone=$$?; cat $$log; rm -f $$log; exit $$((rest ? rest : alone))
 
 check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/ruff format --check .

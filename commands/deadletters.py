@@ -24,7 +24,7 @@ from infra.cassandra import Tables
 from infra.connections import kafka_of
 from infra.kafka import Producer, Received, read
 from infra.settings import Settings
-from schemas.codec import Message, decode
+from schemas.codec import MEANT_FOR, Message, decode
 from schemas.errors import BadMessage
 from schemas.events import DeadLetter
 from schemas.topics import BY_NAME, DEAD_LETTER_TOPIC
@@ -142,8 +142,12 @@ def _offset(place: str) -> int:
 
 
 def _again(letter: DeadLetter) -> Message:
-    headers = [(name, base64.b64decode(data)) for name, data in letter.headers.items()]
-    return Message(letter.topic, base64.b64decode(letter.key), base64.b64decode(letter.value), headers)
+    """Return the message of a letter, meant for the stage that gave it up: else each reader made another letter."""
+    headers = {name: base64.b64decode(data) for name, data in letter.headers.items()}
+    headers[MEANT_FOR] = letter.stage.encode()
+    return Message(
+        letter.topic, base64.b64decode(letter.key), base64.b64decode(letter.value), list(headers.items())
+    )
 
 
 def _note(tables: Tables, some: Iterable[Letter], word: State) -> None:
@@ -289,7 +293,7 @@ def replay(
     ids: tuple[str, ...], zone: str | None, reason: str | None, stage: str | None, again: bool, model: str | None,
     cohort: tuple[str, ...], since: datetime.datetime | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Put LETTER..., or what the options say, back on the topics they came from, unchanged.
+    """Put LETTER..., or what the options say, back on the topics they came from, for the stages that gave them up.
 
     Effects are keyed, so that replaying a letter that was worked on meanwhile changes nothing. What is still
     broken becomes a letter again.

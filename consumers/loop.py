@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from infra import metrics
 from infra.kafka import MESSAGE_BYTES, Producer
 from infra.logs import place
-from schemas.codec import Headers, b64, decode, encode
+from schemas.codec import MEANT_FOR, Headers, b64, decode, encode
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import DeadLetter, Value
 from schemas.topics import BY_NAME, DEAD_LETTER_TOPIC, Zone
@@ -93,6 +93,7 @@ class Loop:
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self.stage, self.producer, self.stopping, self.paused = stage, producer, stopping, paused
+        self._name = stage.name.encode()
         self.deadletter_limit = deadletter_limit
         self.state = "idle"
         self.since = time.monotonic()
@@ -128,6 +129,8 @@ class Loop:
     def _decode(self, message: Any) -> Record | None:
         pairs = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
         headers = [(name, data or b"") for name, data in pairs]  # Kafka allows a header without a value
+        if dict(headers).get(MEANT_FOR, self._name) != self._name:
+            return None
         where = (
             message.topic,
             message.partition,

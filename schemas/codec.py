@@ -23,7 +23,9 @@ Headers = Sequence[tuple[str, bytes]]
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_INSTANCES: Final = 64
 
-#: header -> what it says; others (trace, attempt, `duration_ms`) may stand beside them
+#: Names the one stage that a message is put back for: others that read its topic have worked on it.
+MEANT_FOR: Final = "meant_for"
+#: header -> what it says; others (trace, attempt, `duration_ms`, `meant_for`) may stand beside them
 HEADERS: Final = (
     ("content-type", "`application/json`"),
     ("ce_specversion", "`1.0`: CloudEvents, Kafka binding, binary mode"),

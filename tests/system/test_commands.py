@@ -18,7 +18,9 @@ from schemas.topics import TOPICS
 pytestmark = pytest.mark.stack
 
 #: Of the session's stack, which has a gateway; that serves no metrics.
-ROLES = set(roles(load({"PRODROME_STACK_S3": "true", "PRODROME_ENV_FILE": ""})))
+ROLES = set(
+    roles(load({"PRODROME_STACK_S3": "true", "PRODROME_STACK_IMAGES": "true", "PRODROME_ENV_FILE": ""}))
+)
 
 
 class Known(NamedTuple):

@@ -39,10 +39,12 @@ class Killed:
 
 
 def test_a_replay_sends_the_message_unchanged_and_notes_it(tables: Tables, outbox: Outbox) -> None:
-    """Topic, key, body and headers are those that the stage was given."""
+    """Topic, key, body and headers are those that the stage was given, and it is meant for that stage alone."""
     one = letter()
     assert replay_letters(tables, outbox, [one]) == {"replayed": 1}
-    assert outbox.sent == [(RECEIVED["live"], b"key", b"{}", [("ce_type", b"kind")])]
+    assert outbox.sent == [
+        (RECEIVED["live"], b"key", b"{}", [("ce_type", b"kind"), ("meant_for", one.event.stage.encode())])
+    ]
     assert state_of(what(tables, one), one.place) == "replayed"
 
 

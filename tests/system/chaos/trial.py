@@ -43,7 +43,7 @@ class Trial:
         self.house, self.ledger = house, ledger
         self.master, self.keys = house._master, house.keys(self.project)
         self.trusted, self.clean = house.trusted, house.clean
-        self.clean_folder, self.trusted_folder = house.home / "clean", house.home / "trusted"
+        self.clean_folder, self.trusted_folder = house.stored_under / "clean", house.stored_under / "trusted"
         self.stream = Stream(folder, seed)
         self.sender = Sender(ledger, house.destination(CALLED), associations=4, pace=PACE)
         self._folder = folder

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consumers import loop as rules
 from consumers.loop import ATTEMPTS, Loop, Record
 from infra.kafka import MESSAGE_BYTES
-from schemas.codec import Message, encode
+from schemas.codec import MEANT_FOR, Message, encode
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import DeadLetter, InstanceSettled
 from schemas.topics import Zone
@@ -162,6 +162,24 @@ def test_what_cannot_be_decoded_is_a_letter_and_the_rest_goes_on(
     loop.process([good(8), message, good(10)])
     assert stage.batches == [[8, 10]]
     assert letters.reasons == [reason]
+
+
+def test_what_is_put_back_for_another_stage_is_passed_over(
+    loop: Loop, stage: Recording, letters: Letters
+) -> None:
+    """Two stages of one topic: what one gave up and gets again is nothing to the other, be it good or broken."""
+    mine, theirs = ((MEANT_FOR, name.encode()) for name in (stage.name, "another"))
+    broken = good(10)._replace(value=b"{")
+    sent = [good(8), good(9), broken, good(11)]
+    marks = [mine, theirs, theirs, None]
+    loop.process(
+        [
+            m._replace(headers=[*m.headers, mark] if mark else m.headers)
+            for m, mark in zip(sent, marks, strict=True)
+        ]
+    )
+    assert stage.batches == [[8, 11]]
+    assert letters.sent == []
 
 
 def test_a_letter_holds_the_whole_message(loop: Loop, letters: Letters) -> None:
