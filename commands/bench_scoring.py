@@ -89,8 +89,17 @@ def _overhead(devices: Sequence[str], threads: int) -> Figures:
             lines.append([
                 model.card.id, _device(model.session.providers), str(len(rows)), f"{exams / median(ours):.1f}",
                 f"{exams / median(theirs):.1f}", f"{100 * (ratio - 1):+.1f} %",
+                f"{1000 * (median(ours) - median(theirs)) / exams:.3f}",
             ])  # fmt: skip
-    head = ["package", "device", "passes a turn", "exams/s", "bare session, exams/s", "overhead"]
+    head = [
+        "package",
+        "device",
+        "passes a turn",
+        "exams/s",
+        "bare session, exams/s",
+        "overhead",
+        "ms an exam",
+    ]
     return Figures("Forward passes beside the bare runtime", head, lines)
 
 
@@ -140,7 +149,7 @@ def _preparation(threads: int) -> Figures:
             },
             Instance,
         )
-        for number, d in enumerate(slices)
+        for number, d in enumerate(sorted(slices, key=lambda d: float(d.ImagePositionPatient[0])))
     }
     for name, chosen, files, turns in (("density", views, density, 10), ("dementia", placed, head, 5)):
         preparer = load_preparer(MODELS / name, threads=threads)

@@ -3,6 +3,8 @@
 The first pass of an exam is the exam as it is; those behind it are moved by a voxel, and say how sure the model is.
 """
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,25 +21,27 @@ def passes_of(card: Card, exam: Prepared) -> int:
     return 1 if card.shift is None else 7
 
 
-def passes(card: Card, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def passes(
+    card: Card, features: NDArray[np.float32], room: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Return the passes of one exam, (P, ...): as it is, and moved along its last three axes to both sides.
 
     What leaves at one side is gone; what enters at the other is zero. Of images one by one: a pass an image.
+    `room` is what was returned for another exam of this card, and is written over.
     """
     if isinstance(card.intake, Images):
         return features
     if card.shift is None:
         return features[np.newaxis]
-    moved = [features]
-    for axis in (-3, -2, -1):
-        for step in (card.shift.voxels, -card.shift.voxels):
-            target = np.zeros_like(features)
-            here, there = [slice(None)] * features.ndim, [slice(None)] * features.ndim
-            here[axis] = slice(step, None) if step > 0 else slice(None, step)
-            there[axis] = slice(None, -step) if step > 0 else slice(-step, None)
-            target[tuple(here)] = features[tuple(there)]
-            moved.append(target)
-    return np.stack(moved)
+    made = np.zeros((7, *features.shape), np.float32) if room is None else room
+    made[0] = features
+    moves = itertools.product((-3, -2, -1), (card.shift.voxels, -card.shift.voxels))
+    for target, (axis, step) in zip(made[1:], moves, strict=True):
+        here, there = [slice(None)] * features.ndim, [slice(None)] * features.ndim
+        here[axis] = slice(step, None) if step > 0 else slice(None, step)
+        there[axis] = slice(None, -step) if step > 0 else slice(-step, None)
+        target[tuple(here)] = features[tuple(there)]
+    return made
 
 
 def encode(card: Card, exam: Prepared, out: Tensors) -> Scores | Failed:
