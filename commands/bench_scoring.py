@@ -36,6 +36,8 @@ from scoring.intake import Instance, Selected
 from scoring.outcomes import Prepared
 from scoring.runtime import CPU, Session
 from scoring.score import MODELS, Model, load, load_preparer
+from scoring.series import plane_of
+from scoring.volume import order_slices
 
 CUDA: Final = "CUDAExecutionProvider"
 #: (package, exams of a turn, turns)
@@ -139,8 +141,8 @@ def _preparation(threads: int) -> Figures:
     }
     slices, _ = make_head(read_head(), "bench")
     head = dict(zip((str(d.SOPInstanceUID) for d in slices), files_of(slices), strict=True))
-    placed = {
-        f"{number:05d}": msgspec.convert(
+    placed = [
+        msgspec.convert(
             {
                 **_identity(d),
                 "image_position": tuple(map(float, d.ImagePositionPatient)),
@@ -149,9 +151,11 @@ def _preparation(threads: int) -> Figures:
             },
             Instance,
         )
-        for number, d in enumerate(sorted(slices, key=lambda d: float(d.ImagePositionPatient[0])))
-    }
-    for name, chosen, files, turns in (("density", views, density, 10), ("dementia", placed, head, 5)):
+        for d in slices
+    ]
+    order = order_slices([plane for each in placed if (plane := plane_of(each)) is not None])
+    series = {f"{number:05d}": placed[i] for number, i in enumerate(order)}
+    for name, chosen, files, turns in (("density", views, density, 10), ("dementia", series, head, 5)):
         preparer = load_preparer(MODELS / name, threads=threads)
         selected = Selected(set_id="bench", instances=chosen, inputs=())
         took, cpu = [], []
