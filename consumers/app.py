@@ -1,6 +1,6 @@
 """The faust topology of every role on one screen, and the fence that makes it lose nothing.
 
-1. Take up to `batch` messages, waiting at most 20 ms for more.
+1. Wait for a message, a few milliseconds more for what came with it, and take up to `batch`.
 2. Hand them to the stage's loop (`consumers.loop`) in one worker thread, which returns when the effects are
    durable, however long a dependency is down; the membership is kept meanwhile.
 3. Let faust commit: only now, because no exception ever leaves the agent and nothing runs beside it.
@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +30,8 @@ from infra.settings import Role
 
 log = logging.getLogger(__name__)
 
-#: Waited for a batch to fill; part of the latency of every stage.
-WITHIN_SECONDS: Final = 0.02
+#: Waited after the first message for those that were fetched with it; part of the latency of every stage.
+LINGER_SECONDS: Final = 0.005
 #: How often a stage may look at its own deadlines.
 TICK_SECONDS: Final = 0.2
 #: A worker that works this long on one batch without a dependency being down is taken as stuck.
@@ -82,7 +82,7 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
 
     @app.agent(topic, concurrency=1)
     async def work(stream: Any) -> None:
-        async for events in stream.take_events(stage.batch, within=WITHIN_SECONDS):
+        async for events in _batches(stream, stage.batch):
             began = time.monotonic()
             messages = [event.message for event in events]
             await by_hand(lambda messages=messages: loop.process(messages))  # type: ignore[misc]
@@ -90,7 +90,7 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
                 owned[event.message.tp] = event.message.offset + 1
             # The first message after a pause never waits; under load the next batch is worth its cost.
             await asyncio.sleep(began + stage.pace - time.monotonic())
-            # faust acknowledges the batch when the next one is asked for, that is: now
+            # the batch is acknowledged when the next one is asked for, that is: now
 
     @app.on_partitions_assigned.connect
     async def on_assigned(_app: Any, assigned: set[Any], **_: Any) -> None:
@@ -116,6 +116,31 @@ def topology(loop: Loop, connection: KafkaConnection, folder: Path) -> faust.App
         await by_hand(look)
 
     return app
+
+
+async def _batches(stream: Any, most: int) -> AsyncIterator[list[Any]]:
+    """Yield what has come, at most `most` events at a time; acknowledge a batch when the next is asked for.
+
+    faust's own `take_events` does the same, and looks every few milliseconds whether anything came: an idle
+    stage took 4 % of a core.
+    """
+    stream.enable_acks = False
+    come: asyncio.Queue[Any] = asyncio.Queue(most)
+
+    async def fill() -> None:
+        async for event in stream.events():
+            await come.put(event)
+
+    stream.add_future(fill())  # whatever it raises ends the app
+    while True:
+        events = [await come.get()]
+        if not come.full():
+            await asyncio.sleep(LINGER_SECONDS)
+        while len(events) < most and not come.empty():
+            events.append(come.get_nowait())
+        yield events
+        for event in events:
+            await stream.ack(event)
 
 
 def run(
