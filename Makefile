@@ -6,7 +6,7 @@ UV := $(or $(wildcard .venv/bin/uv),uv)
 CONTAINERS := receive relay exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-deid bench-receive bench-s3 bench-scoring chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17
+.PHONY: help setup demo test test-parts check bench bench-deid bench-receive bench-s3 bench-scoring chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17
 
 help: ## Show this
 	@echo "prodrome: DICOM in, risk predictions out. Targets:"
@@ -23,13 +23,17 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 	$(BIN)/prodrome demo
 
 test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
-	@# The unit tests, and the build of the S3 gateway, run beside the rest, which waits for real parts much of the time.
+	@# Two lanes, of which each waits for real parts much of the time: the whole system in front, all else beside it.
 	@log=$$(mktemp); nice $(BIN)/python -m infra.stack.gateway & build=$$!; \
-	nice $(BIN)/pytest tests/unit --durations=10 >$$log 2>&1 & unit=$$!; \
-	trap "kill $$unit $$build 2>/dev/null; rm -f $$log" INT TERM; \
-	$(MAKE) --no-print-directory check || { kill $$unit $$build 2>/dev/null; rm -f $$log; exit 1; }; \
-	$(BIN)/pytest tests/integration tests/contract tests/system --durations=20; rest=$$?; \
-	wait $$unit; alone=$$?; cat $$log; rm -f $$log; exit $$((rest ? rest : alone))
+	setsid $(MAKE) --no-print-directory test-parts >$$log 2>&1 & parts=$$!; \
+	stop="kill -- -$$parts; kill $$build; rm -f $$log"; trap "$$stop; exit 1" INT TERM; \
+	$(MAKE) --no-print-directory check || { eval "$$stop"; exit 1; }; \
+	$(BIN)/pytest tests/system --durations=20; system=$$?; \
+	wait $$parts; rest=$$?; cat $$log; rm -f $$log; exit $$((system ? system : rest))
+
+test-parts:
+	@nice $(BIN)/pytest tests/unit --durations=10; unit=$$?; \
+	$(BIN)/pytest tests/integration tests/contract --durations=20; rest=$$?; exit $$((unit ? unit : rest))
 
 check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/ruff format --check .

@@ -6,17 +6,19 @@
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+from pydicom.dataset import Dataset
 
 from commands.benching.arrivals import Listener
 from commands.benching.figures import Quantiles
 from commands.benching.pages import Figures
 from commands.send import destination
 from consumers.deid.keys import ProjectKeys
-from infra.demo import make_exams, read_images, to_bytes, uid
-from infra.demo_brain import files_of, make_head, read_head
+from infra.demo import make_exams, read_images, to_bytes
+from infra.demo_brain import make_head, read_head
 from infra.settings import Settings, master_key
 from producers.send import send
 from schemas.errors import ProdromeError
@@ -27,57 +29,67 @@ PACE: Final = 1.0
 WAIT_SECONDS: Final = 300.0
 
 
+class _Kind(NamedTuple):
+    """A kind of study: how one is made of a seed, and whether each waits for the answer to the one before."""
+
+    name: str
+    make: Callable[[str], list[Dataset]]
+    in_turn: bool
+
+
 def measured(found: Settings, exams: int, heads: int) -> Figures:
     """Send exams and heads through the running stack and return what was waited for each."""
-    seed = f"bench-{time.time_ns()}"
-    keys = ProjectKeys.derive(master_key(found), "default", found.deidentify.key_id)
     lines = []
-    for name, count in (("four-view mammogram", exams), ("T1 head", heads)):
-        studies = [keys.pseudonymous_uid(_study(name, seed, number)) for number in range(count)]
-        sent: dict[str, float] = {}
-        with Listener(found, "prediction.v1", studies) as answers:
-            time.sleep(PACE)  # it reads what comes after its start
-            for number, study in enumerate(studies):
-                due = time.monotonic() + PACE
-                _send(_files(name, seed, number))
-                sent[study] = time.monotonic()
-                if name == "T1 head":
-                    answers.wait(study, WAIT_SECONDS)
-                else:
-                    time.sleep(max(0.0, due - time.monotonic()))
-            waited = [_waited(answers, study, sent) for study in studies]
-        if waited:
-            took = Quantiles.of(waited)
-            lines.append(
-                [name, str(count), *(f"{ms / 1000:.1f}" for ms in (took.p50_ms, took.p95_ms, took.max_ms))]
-            )
-    head = ["study", "sent", "p50 s", "p95 s", "most s"]
+    mammogram, head = _Kind("four-view mammogram", _exam, False), _Kind("T1 head", _head, True)
+    for kind, count in ((mammogram, exams), (head, heads)):
+        if count:
+            took = Quantiles.of(_waited_for(found, kind, count))
+            seconds = (f"{ms / 1000:.1f}" for ms in (took.p50_ms, took.p95_ms, took.max_ms))
+            lines.append([kind.name, str(count), *seconds])
     quiet = found.catalog.closed_quiet_seconds
     return Figures(
         f"Last image acknowledged to prediction, {quiet:g} s of it until the study is held to be complete",
-        head,
+        ["study", "sent", "p50 s", "p95 s", "most s"],
         lines,
     )
 
 
-def _waited(answers: Listener, study: str, sent: Mapping[str, float]) -> float:
+def _waited_for(found: Settings, kind: _Kind, count: int) -> list[float]:
+    """Send studies of a kind and return the milliseconds from each one's last image to its prediction."""
+    keys = ProjectKeys.derive(master_key(found), "default", found.deidentify.key_id)
+    seed = f"bench-{time.time_ns()}"
+    sent: dict[str, float] = {}
+    with Listener(found, "prediction.v1") as answers:
+        time.sleep(PACE)  # it reads what comes after its start
+        for number in range(count):
+            due = time.monotonic() + PACE
+            datasets = kind.make(f"{seed}/{number}")
+            study = keys.pseudonymous_uid(str(datasets[0].StudyInstanceUID))
+            answers.expect(study)
+            _send([to_bytes(dataset) for dataset in datasets])
+            sent[study] = time.monotonic()
+            if kind.in_turn:
+                answers.wait(study, WAIT_SECONDS)
+            time.sleep(max(0.0, due - time.monotonic()))
+        return [_waited(answers, study, since) for study, since in sent.items()]
+
+
+def _exam(seed: str) -> list[Dataset]:
+    [exam] = make_exams(read_images(MODELS / "density" / "example"), patients=1, seed=seed)
+    return list(exam.datasets.values())
+
+
+def _head(seed: str) -> list[Dataset]:
+    return make_head(read_head(), seed)[0]
+
+
+def _waited(answers: Listener, study: str, since: float) -> float:
     came = answers.wait(study, WAIT_SECONDS)
     if came is None:
         raise ProdromeError(
             f"expected a prediction within {WAIT_SECONDS:.0f} s, none came: see `prodrome status`"
         )
-    return 1000 * (came - sent[study])
-
-
-def _study(name: str, seed: str, number: int) -> str:
-    return str(uid(f"{seed}/{number}/study" if name == "T1 head" else f"{seed}/{number}/0/study"))
-
-
-def _files(name: str, seed: str, number: int) -> list[bytes]:
-    if name == "T1 head":
-        return files_of(make_head(read_head(), f"{seed}/{number}")[0])
-    [exam] = make_exams(read_images(MODELS / "density" / "example"), patients=1, seed=f"{seed}/{number}")
-    return [to_bytes(dataset) for dataset in exam.datasets.values()]
+    return 1000 * (came - since)
 
 
 def _send(files: Sequence[bytes]) -> None:

@@ -27,10 +27,10 @@ class Listener:
     topic : str
         A topic of the clean zone.
     studies : collection of str
-        Pseudonymous Study Instance UIDs; other messages are passed over.
+        Pseudonymous Study Instance UIDs; messages of none of these, or of those expected later, are passed over.
     """
 
-    def __init__(self, found: Settings, topic: str, studies: Collection[str]) -> None:
+    def __init__(self, found: Settings, topic: str, studies: Collection[str] = ()) -> None:
         self.seen: dict[str, float] = {}
         self._keys = {study_key("default", study): study for study in studies}
         self._stopping = threading.Event()
@@ -43,6 +43,10 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+
+    def expect(self, study: str) -> None:
+        """Listen for this study too, before its first image is sent."""
+        self._keys[study_key("default", study)] = study
 
     def wait(self, study: str, seconds: float) -> float | None:
         """Return when a study's first message came, or None where none has within `seconds`."""
