@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(wildcard .venv/bin/uv),uv)
-CONTAINERS := receive relay exporter stage deidentify score
+CONTAINERS := receive relay bridge exporter stage deidentify score
 PEERS := dcmtk dicom3tools prometheus strace
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-parts check bench bench-deid bench-receive bench-s3 bench-scoring chaos chaos-receive fuzz fuzz-deid peers docs release lock clean python-3.11 java-17

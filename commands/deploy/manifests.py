@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 import yaml
 
-from commands.deploy.network import policies
+from commands.deploy.network import bucket_policies, policies
 from commands.deploy.pods import (
     PART_OF,
     Manifest,
@@ -24,9 +24,12 @@ from commands.deploy.pods import (
     role_container,
     scratch,
     secret_volume,
+    settings_from,
+    sources_volume,
 )
 from commands.deploy.scaling import scaling
 from commands.deploy.workloads import (
+    BUCKETS,
     BY_ROLE,
     CASSANDRA_PORT,
     CERTIFICATES,
@@ -35,12 +38,16 @@ from commands.deploy.workloads import (
     FOLDERS,
     HOME,
     KAFKA_PORT,
+    OF_BUCKETS,
     READER_PORT,
     SECRETS,
+    SOURCES,
     STAGES,
     Workload,
     logins_of,
     principal_of,
+    reads_buckets,
+    reads_sources,
     stores_of,
 )
 from schemas import access
@@ -68,7 +75,33 @@ def manifests() -> dict[str, str]:
     }
     # by itself, for it runs before the roles of a release
     files |= {"kustomization.yaml": [names], "migrate.yaml": [_migrate()]}
+    files |= {f"buckets/{name}": documents for name, documents in _buckets().items()}
     return {name: _text(documents) for name, documents in files.items()}
+
+
+def _buckets() -> dict[str, list[Manifest]]:
+    """A component of kustomize, for sites that read buckets: who does, and what deidentify has to know for it."""
+    files: dict[str, list[Manifest]] = {
+        "settings.yaml": [_config_map("trusted", "buckets", BUCKETS)],
+        **{f"{workload.role}.yaml": list(_stage(workload)) for workload in OF_BUCKETS},
+        "network.yaml": list(bucket_policies()),
+    }
+    told = {
+        "op": "add",
+        "path": "/spec/template/spec/containers/0/envFrom/-",
+        "value": settings_from("buckets"),
+    }
+    component = {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "resources": list(files),
+        "patches": [
+            {"target": {"kind": "Deployment", "name": workload.role}, "patch": json.dumps([told])}
+            for workload in STAGES
+            if reads_buckets(workload.role)
+        ],
+    }
+    return {**files, "kustomization.yaml": [component]}
 
 
 def _namespace(zone: Zone) -> Manifest:
@@ -126,14 +159,14 @@ def _claim(mode: str, size: str) -> Manifest:
 def _door() -> Iterator[Manifest]:
     """The receiver, its relay and their exporter, with the spool that they share, and the way to them."""
     common = [("home", HOME), ("spool", f"{HOME}/spool"), ("tmp", "/tmp")]  # noqa: S108
-    receive = role_container(BY_ROLE["receive"], [*common, ("sources", "/etc/prodrome")])
+    receive = role_container(BY_ROLE["receive"], [*common, ("sources", SOURCES)])
     secret = [("secrets-relay", SECRETS), ("certificates", CERTIFICATES)]
     relay = role_container(BY_ROLE["relay"], [*common, *secret])
     login = [("secrets-exporter", SECRETS), ("ca", CERTIFICATES)]
     exporter = role_container(BY_ROLE["exporter"], [*common, *login])
     volumes = [
         *scratch("home", "tmp"),
-        {"name": "sources", "configMap": {"name": "sources"}},
+        sources_volume(),
         secret_volume("secrets-relay", "relay"),
         secret_volume("certificates", "relay-tls"),
         secret_volume("secrets-exporter", "exporter"),
@@ -176,7 +209,7 @@ def _service(name: str, how: Manifest, port: str, number: int) -> Manifest:
 
 
 def _stage(workload: Workload) -> Iterator[Manifest]:
-    """A consumer: members of one group, as many as its lag asks for."""
+    """A role in pods of its own: members of a consumer group, as many as its lag asks for, or readers of buckets."""
     role, stores = workload.role, [(f"{name}-store", f"{HOME}/{name}") for name in stores_of(workload.role)]
     mounts = [("home", HOME), ("tmp", "/tmp"), *stores, ("secrets", SECRETS), ("certificates", CERTIFICATES)]  # noqa: S108
     volumes = [
@@ -185,6 +218,12 @@ def _stage(workload: Workload) -> Iterator[Manifest]:
         secret_volume("secrets", principal_of(role)),
         ca_volume(),
     ]
+    if reads_sources(role):
+        mounts.append(("sources", SOURCES))
+        volumes.append(sources_volume())
+    own = role_container(workload, mounts)
+    if workload in OF_BUCKETS:
+        own["envFrom"].append(settings_from("buckets"))
     yield {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -194,7 +233,7 @@ def _stage(workload: Workload) -> Iterator[Manifest]:
             "selector": {"matchLabels": labels(role)},
             # a new member first, so that partitions move once
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": pod(role, [role_container(workload, mounts)], volumes),
+            "template": pod(role, [own], volumes),
         },
     }
     yield budget(workload.zone, role)
@@ -210,7 +249,7 @@ def _migrate() -> Manifest:
         [
             {
                 **container("migrate", workload, ("migrate",), mounts),
-                "envFrom": [{"configMapRef": {"name": f"zone-{zone}"}} for zone in get_args(Zone)],
+                "envFrom": [settings_from(f"zone-{zone}") for zone in get_args(Zone)],
                 "env": env,
             }
         ],

@@ -7,11 +7,13 @@ from commands.deploy.pods import PART_OF, Manifest, labels, meta, tcp
 from commands.deploy.workloads import (
     DICOM_PORT,
     DOOR,
+    OF_BUCKETS,
     READER_PORT,
     STAGES,
     WORKLOADS,
     metrics_port,
     ports_of,
+    reads_buckets,
 )
 from schemas.topics import Zone
 
@@ -19,6 +21,9 @@ from schemas.topics import Zone
 SERVES: Final = "prodrome.org/serves-"
 #: On the namespace from which metrics are read.
 MONITORS: Final = "prodrome.org/monitors"
+#: Addresses that nobody has (RFC 5737): until a site says where its buckets and queues are, the way is closed.
+NOWHERE: Final = "192.0.2.0/24"
+HTTPS_PORT: Final = 443
 
 
 def policies() -> Iterator[Manifest]:
@@ -37,6 +42,16 @@ def policies() -> Iterator[Manifest]:
     yield _policy("trusted", "door-out", _out("door", DOOR))
     for workload in STAGES:
         yield _policy(workload.zone, f"{workload.role}-out", _out(workload.role, (workload.role,)))
+
+
+def bucket_policies() -> Iterator[Manifest]:
+    """Yield what sites need besides that read buckets; the address of their store is patched by an overlay."""
+    for workload in OF_BUCKETS:
+        yield _policy(workload.zone, f"{workload.role}-out", _out(workload.role, (workload.role,)))
+    readers = [workload.role for workload in WORKLOADS if reads_buckets(workload.role)]
+    who = {"matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": readers}]}
+    to = {"to": [{"ipBlock": {"cidr": NOWHERE}}], "ports": [tcp(HTTPS_PORT)]}
+    yield _policy("trusted", "buckets", {"podSelector": who, "policyTypes": ["Egress"], "egress": [to]})
 
 
 def _out(name: str, roles: Sequence[str]) -> Manifest:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from commands.deploy.workloads import (
+    ARGUMENTS,
     DICOM_PORT,
     DOOR,
     GRACE_SECONDS,
@@ -14,7 +15,6 @@ from commands.deploy.workloads import (
     settings_of,
     zones_of,
 )
-from commands.stack import ROLES
 from schemas.generate import version
 from schemas.topics import Zone
 
@@ -47,8 +47,8 @@ def role_container(workload: Workload, mounts: Sequence[tuple[str, str]]) -> Man
     ports = [(port_name(role), metrics_port(role)), *_PORTS.get(role, ())]
     settings = sorted(settings_of(role).items())
     return {
-        **container(role, workload, ROLES[role], mounts),
-        "envFrom": [{"configMapRef": {"name": f"zone-{zone}"}} for zone in zones_of(role)],
+        **container(role, workload, ARGUMENTS[role], mounts),
+        "envFrom": [settings_from(f"zone-{zone}") for zone in zones_of(role)],
         "env": [{"name": name, "value": value} for name, value in settings],
         "ports": [{"name": name, "containerPort": number} for name, number in ports],
         "startupProbe": {**_probe(role, "ready"), "periodSeconds": 2, "failureThreshold": 150},
@@ -80,6 +80,11 @@ def container(
             for volume, path in mounts
         ],
     }
+
+
+def settings_from(name: str) -> Manifest:
+    """Return how a container takes its settings from a ConfigMap."""
+    return {"configMapRef": {"name": name}}
 
 
 def port_name(role: str) -> str:
@@ -128,6 +133,11 @@ def secret_volume(name: str, secret: str) -> Manifest:
 def ca_volume(name: str = "certificates") -> Manifest:
     """Return the volume with the CA of the site's servers."""
     return {"name": name, "configMap": {"name": "ca"}}
+
+
+def sources_volume() -> Manifest:
+    """Return the volume with the table of senders."""
+    return {"name": "sources", "configMap": {"name": "sources"}}
 
 
 def scratch(*names: str) -> list[Manifest]:

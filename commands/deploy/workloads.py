@@ -6,12 +6,14 @@ consumer group, `schemas.topics` the partitions. Compose and the manifests are b
 
 from typing import Final, NamedTuple, get_args
 
+from commands.stack import ROLES
 from schemas import access
 from schemas.topics import Zone
 
 HOME: Final = "/var/lib/prodrome"
 SECRETS: Final = "/run/secrets/prodrome"
 CERTIFICATES: Final = "/etc/prodrome/tls"
+SOURCES: Final = "/etc/prodrome/sources"
 USER: Final = 10001
 METRICS_PORT: Final = 9464
 DICOM_PORT: Final = 11112
@@ -50,11 +52,17 @@ WORKLOADS: Final = (
     Workload("catalog", "catalog", "clean", "1", "1Gi", 2, "prodrome-catalog"),
     Workload("score", "score", "clean", "2", "4Gi", 2, "prodrome-score"),
     Workload("score-bulk", "score", "clean", "2", "4Gi", 1, "prodrome-score-bulk"),
+    Workload("bridge", "bridge", "trusted", "1", "1Gi", 2),
+    Workload("lister", "lister", "trusted", "1", "512Mi", 1),
 )
 BY_ROLE: Final = {workload.role: workload for workload in WORKLOADS}
 #: Share a spool, so they share a pod; the exporter says how full it is, and how old what waits in it.
 DOOR: Final = ("receive", "relay", "exporter")
-STAGES: Final = tuple(w for w in WORKLOADS if w.role not in DOOR)
+STAGES: Final = tuple(w for w in WORKLOADS if w.group)
+#: Run where buckets are read, and so are no part of what every site has.
+OF_BUCKETS: Final = tuple(w for w in WORKLOADS if w.role not in DOOR and not w.group)
+#: role -> how it is called
+ARGUMENTS: Final = ROLES | {workload.role: (workload.role,) for workload in OF_BUCKETS}
 
 
 #: Object stores of `schemas.access` -> their folder under the home; the others are files of their own.
@@ -108,6 +116,17 @@ def settings_of(role: str) -> dict[str, str]:
     return logins_of(principal_of(role)) | OWN.get(principal_of(role), {})
 
 
+def reads_sources(role: str) -> bool:
+    """Return whether a role has to know whose images it takes in."""
+    return "PRODROME_RECEIVE_SOURCES" in settings_of(role)
+
+
+def reads_buckets(role: str) -> bool:
+    """Return whether a role asks the buckets of others, at a site that has some."""
+    me = principal_of(role)
+    return any(access.store_rights(me, store) for store in access.STORES if store.name == "buckets")
+
+
 def secrets_of(settings: dict[str, str]) -> list[str]:
     """Return the files that a secret has to hold: those that the settings name."""
     named = (value for value in settings.values() if value.startswith(f"{SECRETS}/"))
@@ -119,14 +138,24 @@ def metrics_port(role: str) -> int:
     return int(settings_of(role).get("PRODROME_ROLE_METRICS_PORT", METRICS_PORT))
 
 
+#: What whoever reads buckets is told; where they are, a site says.
+BUCKETS: Final = {
+    "PRODROME_BUCKETS_ENDPOINT": "",
+    "PRODROME_BUCKETS_REGION": "us-east-1",
+    "PRODROME_BUCKETS_CREDENTIALS_FILE": f"{SECRETS}/buckets",
+    "PRODROME_BRIDGE_EVENTS": "kafka:s3.events",
+}
+_SOURCES: Final = {"PRODROME_RECEIVE_SOURCES": f"{SOURCES}/sources.toml"}
 #: role -> what it alone is told
 OWN: Final[dict[str, dict[str, str]]] = {
     "receive": {
         "PRODROME_RECEIVE_HOST": "0.0.0.0",  # noqa: S104
         "PRODROME_RECEIVE_PORT": str(DICOM_PORT),
         "PRODROME_RECEIVE_ALLOW_PLAINTEXT": "true",
-        "PRODROME_RECEIVE_SOURCES": "/etc/prodrome/sources.toml",
+        **_SOURCES,
     },
+    "bridge": _SOURCES,
+    "lister": _SOURCES,
     "relay": {
         "PRODROME_READER_HOST": "0.0.0.0",  # noqa: S104
         "PRODROME_READER_PORT": str(READER_PORT),
@@ -138,6 +167,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
     },
     "exporter": {"PRODROME_ROLE_METRICS_PORT": str(METRICS_PORT + 3)},
     "deidentify": {
+        **_SOURCES,  # issuers and quiet times
         "PRODROME_DEIDENTIFY_MASTER_KEY_FILE": f"{SECRETS}/master.key",
         "PRODROME_SPOOL_TOKEN_FILE": f"{SECRETS}/reader-token",
         "PRODROME_SPOOL_TLS_CA": f"{CERTIFICATES}/ca.crt",

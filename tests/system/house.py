@@ -104,9 +104,15 @@ def write_sources(path: Path) -> None:
     for called, settings in ROOMS.items():
         quiet = "" if "quiet_seconds" in settings else f"quiet_seconds = {QUIET_SECONDS}"
         text += _SOURCE.format(name=called.lower(), called=called, settings=f"{settings}\n{quiet}")
-    for prefix, project in PREFIXES.items():
-        text += _BUCKET.format(prefix=prefix, project=project, quiet=QUIET_SECONDS)
-    path.write_text(text)
+    path.write_text(text + bucket_sources())
+
+
+def bucket_sources() -> str:
+    """The sources of the gateway's bucket."""
+    return "".join(
+        _BUCKET.format(prefix=prefix, project=project, quiet=QUIET_SECONDS)
+        for prefix, project in PREFIXES.items()
+    )
 
 
 def free_port() -> int:

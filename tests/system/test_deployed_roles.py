@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 import yaml
-from house import CHECKOUT, House, eventually
+from house import CHECKOUT, House, bucket_sources, eventually
 
 from commands.deploy.manifests import manifests
-from commands.deploy.workloads import CERTIFICATES, HOME, SECRETS, principal_of
+from commands.deploy.workloads import CERTIFICATES, HOME, SECRETS, SOURCES, principal_of
 from infra.settings import PREFIX
 from infra.stack import certificates
 
@@ -48,13 +48,14 @@ ROOMS = ("schemas", "infra", "producers", "consumers", "scoring", "commands", "t
 PODS = {
     container["name"]: (document["metadata"]["namespace"], container)
     for name, text in manifests().items()
-    if name not in ("kustomization.yaml", "migrate.yaml")
+    if name != "migrate.yaml" and not name.endswith("kustomization.yaml")
     for document in yaml.safe_load_all(text)
     for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())
 }
 MAPS = {
     (document["metadata"]["namespace"], document["metadata"]["name"]): document["data"]
-    for document in yaml.safe_load_all(manifests()["settings.yaml"])
+    for name in ("settings.yaml", "buckets/settings.yaml")
+    for document in yaml.safe_load_all(manifests()[name])
 }
 
 
@@ -118,9 +119,11 @@ class Pod:
                 return str(getattr(at, name.rpartition("_")[2].lower()))
             if name.startswith(f"PRODROME_{zone.upper()}_") and name.endswith("_TLS"):
                 return "false"  # the stack's parts listen on loopback
+        if name == "PRODROME_BUCKETS_ENDPOINT":
+            return house.settings.buckets.endpoint
         for path in (SECRETS, CERTIFICATES, HOME):
             value = value.replace(path, str(folder / self.role / path.strip("/")))
-        value = value.replace("/etc/prodrome/sources.toml", str(folder / "sources.toml"))
+        value = value.replace(f"{SOURCES}/sources.toml", str(folder / "sources.toml"))
         value = value.replace("0.0.0.0", "127.0.0.1")
         for port, here in self.ports.items():
             value = str(here) if value == str(port) else value.replace(f":{port}", f":{here}")
@@ -156,7 +159,8 @@ class Pod:
 def pods(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pod]]:
     """All roles, started at once beside those of the house, as further members of their groups."""
     folder = tmp_path_factory.mktemp("deployed")
-    (folder / "sources.toml").write_text(MAPS["prodrome-trusted", "sources"]["sources.toml"])
+    senders = MAPS["prodrome-trusted", "sources"]["sources.toml"]
+    (folder / "sources.toml").write_text(senders + bucket_sources())
     for name in ("spool", "clean", "trusted", "results"):  # the volumes
         (folder / name).mkdir(mode=0o700)
     ports = {p["containerPort"]: free_port() for _, c in PODS.values() for p in c["ports"]}
@@ -180,6 +184,7 @@ def hand_over(house: House, home: Path, principal: str) -> None:
         if (path := house.home / "secrets" / f"{principal}.{part}").exists():
             shutil.copy(path, secrets / part)
     shutil.copy(house.home / "secrets" / "master.key", secrets / "master.key")
+    shutil.copy(house.settings.buckets.credentials_file, secrets / "buckets")
     for name in ("reader-token", "reader-tokens"):
         (secrets / name).write_text("a-token-of-a-test-with-enough-letters-in-it\n")
         (secrets / name).chmod(0o600)

@@ -12,17 +12,21 @@ from containers import CHECKOUT, IMAGES, STAGES
 from jsonschema import Draft202012Validator
 
 from commands.deploy.workloads import (
+    ARGUMENTS,
+    BUCKETS,
     HOME,
+    OF_BUCKETS,
     SECRETS,
     WORKLOADS,
     principal_of,
+    reads_buckets,
+    reads_sources,
     secrets_of,
     settings_of,
     stores_of,
     zones_of,
 )
 from commands.site_secrets import passwords, secrets, wanted
-from commands.stack import ROLES
 from infra.settings import load, rows
 from prodrome import COMMANDS
 
@@ -42,25 +46,27 @@ def test_it_is_valid_by_the_specification() -> None:
     assert not Draft202012Validator(SCHEMA).is_valid(spoilt)
 
 
-@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("role", sorted(ARGUMENTS))
 def test_a_role_is_told_what_the_tables_say(role: str) -> None:
     """Its image, its arguments, its login; nothing of a zone that is not its own; all of it loads."""
     service, workload = SERVICES[role], next(w for w in WORKLOADS if w.role == role)
     assert service["image"].partition(":")[0] == f"prodrome/{workload.image}"
     default = json.loads(IMAGES[workload.image].of("CMD")[0])
-    assert service.get("command", default) == list(ROLES[role])
+    assert service.get("command", default) == list(ARGUMENTS[role])
     given = service["environment"]
     wanted = {k: v for k, v in settings_of(role).items() if not k.startswith(ELSEWHERE)}
     addresses = (
         {name for zone in zones_of(role) for name in COMPOSE[f"x-{zone}"]} if role != "receive" else set()
     )
+    if reads_buckets(role):
+        addresses |= set(COMPOSE["x-buckets"]) | ({"PRODROME_BRIDGE_EVENTS"} & set(given))
     assert set(given) == set(wanted) | addresses
     assert {name: given[name] for name in wanted} == wanted
     assert set(given) <= {row.name for row in rows()}
     assert load(given)
 
 
-@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("role", sorted(ARGUMENTS))
 def test_a_role_has_the_folders_and_networks_that_it_needs(role: str) -> None:
     """Its own secrets and no others, the stores of its table, the networks of its zones."""
     mounts = dict(volume.rsplit(":ro", 1)[0].rsplit(":", 1)[::-1] for volume in SERVICES[role]["volumes"])
@@ -70,15 +76,26 @@ def test_a_role_has_the_folders_and_networks_that_it_needs(role: str) -> None:
     assert needed <= set(mounts)
     assert not {f"{HOME}/trusted", f"{HOME}/clean", SECRETS} & set(mounts) - needed
     assert mounts.get(SECRETS, "").endswith(f"/{principal_of(role)}" if SECRETS in mounts else "")
-    assert SERVICES[role]["networks"] == (["door"] if role == "receive" else zones_of(role))
+    networks = ["door"] if role == "receive" else [*zones_of(role), *(["buckets"] * reads_buckets(role))]
+    assert SERVICES[role]["networks"] == networks
+    sources = "${SOURCES:-./sources.toml}"
+    assert (sources in mounts.values()) == reads_sources(role)
+    assert sources not in mounts.values() or mounts[settings_of(role)["PRODROME_RECEIVE_SOURCES"]] == sources
     named = {mount for mount in mounts.values() if not mount.startswith((".", "$"))}
     assert named <= set(COMPOSE["volumes"])
+
+
+def test_who_reads_buckets_runs_where_a_site_says_so() -> None:
+    """And is told everything that such a role is told; the way to the store is closed until then."""
+    assert {role for role in ARGUMENTS if "profiles" in SERVICES[role]} == {w.role for w in OF_BUCKETS}
+    assert set(SERVICES["bridge"]["environment"]) >= set(BUCKETS)
+    assert COMPOSE["networks"]["buckets"] == {"internal": "${BUCKETS_CLOSED:-true}"}
 
 
 def test_folders_of_volumes_belong_to_the_user_of_the_image() -> None:
     """A volume takes over the owner of the folder in the image; one that is not there would be root's."""
     made = STAGES["role"].of("RUN")[0].split()
-    for role in ROLES:
+    for role in ARGUMENTS:
         for volume in SERVICES[role]["volumes"]:
             path = volume.removesuffix(":ro").rpartition(":")[2]
             assert not path.startswith(HOME) or path in made
@@ -111,7 +128,7 @@ def test_files_and_secrets_that_it_mounts_are_there_or_made() -> None:
                 assert (FOLDER / source).is_file()
             if volume.startswith("${SECRETS:-./secrets}/"):
                 assert volume.split("/")[2].partition(":")[0] in folders
-    for role in ROLES:
+    for role in ARGUMENTS:
         for name in secrets_of(settings_of(role)):
             assert f"{principal_of(role)}/{name}" in dict(wanted(FOLDER))
 
@@ -131,7 +148,7 @@ def test_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
 
 def test_commands_of_prodrome_are_commands() -> None:
     """Also the one of the job."""
-    for name in [*ROLES, "migrate"]:
+    for name in [*ARGUMENTS, "migrate"]:
         assert SERVICES[name].get("command", [name])[0] in COMMANDS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from containers import CHECKOUT, IMAGES, STAGES, command, lock, parse, rooms
 
-from commands.stack import ROLES
+from commands.deploy.workloads import ARGUMENTS
 from prodrome import COMMANDS
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
@@ -16,6 +16,8 @@ PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;]+)", re.MULTILINE)
 WITHOUT = {
     "receive": {"onnxruntime", "numpy", "confluent-kafka", "faust-streaming", "cryptography"},
     "relay": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming"},
+    "bridge": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming", "cryptography"},
+    "lister": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming", "cryptography"},
     "exporter": {"onnxruntime", "numpy", "pynetdicom", "faust-streaming"},
     "deidentify": {"onnxruntime", "pynetdicom"},
     "catalog": {"onnxruntime", "pynetdicom", "cryptography"},
@@ -39,7 +41,7 @@ def wanted(group: str) -> set[str]:
 
 def test_every_role_has_an_image_that_runs_it() -> None:
     """And `operator` is the one image besides, for people and jobs."""
-    assert {arguments[0] for arguments in ROLES.values()} | {"operator"} == set(IMAGES)
+    assert {arguments[0] for arguments in ARGUMENTS.values()} | {"operator"} == set(IMAGES)
     for image in set(IMAGES) - {"operator"}:
         assert command(image) == [image]
         assert image in COMMANDS
@@ -62,7 +64,7 @@ def test_everything_that_is_copied_is_there() -> None:
 def test_an_image_has_neither_the_libraries_nor_the_rooms_of_others(image: str) -> None:
     """The receiver has no model runtime, the scorer no DICOM network, and no code of the other."""
     assert not WITHOUT[image] & {name for name, _ in pins(lock(image))}
-    assert ("producers" in rooms(image)) == (image in ("receive", "relay"))
+    assert ("producers" in rooms(image)) == (image in ("receive", "relay", "bridge", "lister"))
     assert ("scoring" in rooms(image)) == (image == "score")
     assert "tests" not in rooms(image)
 

@@ -15,8 +15,18 @@ from containers import IMAGES, command
 from jsonschema import Draft202012Validator
 
 from commands.deploy.manifests import FOLDER, manifests
-from commands.deploy.workloads import DOOR, STAGES, WORKLOADS, principal_of, secrets_of, settings_of
-from commands.stack import ROLES
+from commands.deploy.workloads import (
+    ARGUMENTS,
+    BUCKETS,
+    DOOR,
+    OF_BUCKETS,
+    STAGES,
+    WORKLOADS,
+    principal_of,
+    reads_buckets,
+    secrets_of,
+    settings_of,
+)
 from commands.status import GROUPS
 from infra.settings import load, rows
 from prodrome import COMMANDS
@@ -25,12 +35,13 @@ from schemas.topics import BY_NAME
 
 DATA = Path(__file__).parents[2] / "data"
 KEDA = json.loads(gzip.decompress((DATA / "keda-2.17.2.json.gz").read_bytes()))
-DOCUMENTS: list[dict[str, Any]] = [
-    document
+FILES: dict[str, list[dict[str, Any]]] = {
+    name: list(yaml.safe_load_all(text))
     for name, text in manifests().items()
-    if name != "kustomization.yaml"
-    for document in yaml.safe_load_all(text)
-]
+    if not name.endswith("kustomization.yaml")
+}
+DOCUMENTS = [document for documents in FILES.values() for document in documents]
+OF_COMPONENT = [d for name, documents in FILES.items() if name.startswith("buckets/") for d in documents]
 IDS = [f"{d['kind']} {d['metadata'].get('namespace', '')}/{d['metadata']['name']}" for d in DOCUMENTS]
 
 
@@ -76,7 +87,7 @@ def named(kind: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_the_written_manifests_are_current() -> None:
     """After a change of a table: `make docs`."""
-    assert {path.name: path.read_text() for path in FOLDER.glob("*.yaml")} == manifests()
+    assert {str(path.relative_to(FOLDER)): path.read_text() for path in FOLDER.rglob("*.yaml")} == manifests()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
@@ -91,12 +102,12 @@ def test_a_manifest_is_valid_and_a_misspelt_one_is_not(document: dict[str, Any])
 
 def test_every_role_has_one_container_that_runs_it() -> None:
     """Its image is a target of the container file, its arguments those of the one-machine stack."""
-    assert set(containers()) == {*ROLES, "migrate"}
+    assert set(containers()) == {*ARGUMENTS, "migrate"}
     for role, (_, container) in containers().items():
         image = container["image"].removeprefix("prodrome/").partition(":")[0]
         assert image in IMAGES
         assert container["args"][0] in COMMANDS
-        assert role == "migrate" or container["args"] == list(ROLES[role])
+        assert role == "migrate" or container["args"] == list(ARGUMENTS[role])
         assert image == "operator" or container["args"][:1] == command(image)
 
 
@@ -147,6 +158,12 @@ def test_secrets_are_files_that_are_mounted() -> None:
                 assert item["name"].endswith("_FILE") or "PASSWORD" not in item["name"]
 
 
+def test_who_looks_a_source_up_knows_the_senders() -> None:
+    """Whose images they are is asked at both doors; issuers and quiet times at the boundary."""
+    told = {role for role, found in containers().items() if "PRODROME_RECEIVE_SOURCES" in environment(*found)}
+    assert told == {"receive", "bridge", "lister", "deidentify", "deidentify-bulk"}
+
+
 def test_nobody_may_more_than_it_needs() -> None:
     """No root, no privilege, a root to be read, limits on everything, no account of the cluster."""
     for _, pod in pods():
@@ -160,7 +177,7 @@ def test_nobody_may_more_than_it_needs() -> None:
 
 def test_probes_ask_ports_that_are_there() -> None:
     """By name, on the port where the role serves its metrics; two roles of a pod have two."""
-    for role in ROLES:
+    for role in ARGUMENTS:
         namespace, container = containers()[role]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -175,7 +192,7 @@ def test_members_follow_the_lag_of_their_group_and_never_outnumber_partitions() 
     """A member more than partitions would wait for ever."""
     scaled = named("ScaledObject")
     assert {name for _, name in scaled} == {workload.role for workload in STAGES}
-    # What reads buckets is not among the manifests yet, nor what few sites need: docs/deploying.md.
+    # Events of buckets come by a queue as well, whose length Kafka does not know; few sites need the other.
     assert {workload.group for workload in STAGES} == set(GROUPS) - {
         "prodrome-bridge",
         "prodrome-score-images",
@@ -199,7 +216,7 @@ def test_members_follow_the_lag_of_their_group_and_never_outnumber_partitions() 
 def test_what_may_be_taken_away_is_said_for_every_pod_that_stays() -> None:
     """One at a time: the other door receives, the other members take over."""
     budgets = named("PodDisruptionBudget")
-    assert {name for _, name in budgets} == {"door", *(workload.role for workload in STAGES)}
+    assert {name for _, name in budgets} == {"door", *(workload.role for workload in (*STAGES, *OF_BUCKETS))}
     for (namespace, name), budget in budgets.items():
         kind = "StatefulSet" if name == "door" else "Deployment"
         labels = named(kind)[namespace, name]["spec"]["template"]["metadata"]["labels"]
@@ -212,7 +229,10 @@ def test_the_network_is_closed_but_for_what_the_table_of_access_says() -> None:
     for zone in ("trusted", "clean"):
         denied = policies[f"prodrome-{zone}", "nothing"]["spec"]
         assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    for name, zone, roles in [("door", "trusted", DOOR), *((w.role, w.zone, (w.role,)) for w in STAGES)]:
+    for name, zone, roles in [
+        ("door", "trusted", DOOR),
+        *((w.role, w.zone, (w.role,)) for w in (*STAGES, *OF_BUCKETS)),
+    ]:
         text = json.dumps(policies[f"prodrome-{zone}", f"{name}-out"]["spec"]["egress"])
         for other in ("trusted", "clean"):
             logs_in = (access.uses_kafka, access.uses_cassandra)
@@ -229,13 +249,60 @@ def test_secrets_are_the_ones_the_guide_tells_to_make() -> None:
     assert {d["spec"]["selector"]["app.kubernetes.io/name"] for d in named("Service").values()} == {"door"}
 
 
+def test_a_site_without_buckets_has_nothing_of_them() -> None:
+    """They are a component of their own; with it, who reads buckets is told of them, and the way is still closed."""
+    component = yaml.safe_load(manifests()["buckets/kustomization.yaml"])
+    assert {f"buckets/{name}" for name in component["resources"]} | {"buckets/kustomization.yaml"} == {
+        name for name in manifests() if name.startswith("buckets/")
+    }
+    patched = {patch["target"]["name"]: json.loads(patch["patch"]) for patch in component["patches"]}
+    readers = {workload.role for workload in WORKLOADS if reads_buckets(workload.role)}
+    assert set(patched) == readers - {workload.role for workload in OF_BUCKETS}
+    for role, [told] in patched.items():
+        _, container = containers()[role]
+        assert told["path"] == "/spec/template/spec/containers/0/envFrom/-"
+        assert told["value"]["configMapRef"]["name"] == "buckets"
+        assert load(environment("prodrome-trusted", {**container, "envFrom": [told["value"]]}))
+    assert named("ConfigMap")["prodrome-trusted", "buckets"]["data"] == BUCKETS
+    way = named("NetworkPolicy")["prodrome-trusted", "buckets"]["spec"]
+    [who] = way["podSelector"]["matchExpressions"]
+    assert set(who["values"]) == readers
+    assert way["egress"][0]["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+
+
 def test_kustomize_takes_them_together() -> None:
     """Where kubectl is installed; the list of files holds either way."""
     [listed] = yaml.safe_load_all(manifests()["kustomization.yaml"])
-    assert {*listed["resources"], "kustomization.yaml", "migrate.yaml"} == set(manifests())
+    own = {name for name in manifests() if not name.startswith("buckets/")}
+    assert {*listed["resources"], "kustomization.yaml", "migrate.yaml"} == own
     if kubectl := shutil.which("kubectl"):
-        done = subprocess.run([kubectl, "kustomize", FOLDER], capture_output=True, text=True, check=True)
-        built = {json.dumps(d, sort_keys=True) for d in yaml.safe_load_all(done.stdout)}
-        assert built == {
-            json.dumps(d, sort_keys=True) for d in DOCUMENTS if d["metadata"]["name"] != "migrate"
-        }
+        wanted = [d for d in DOCUMENTS if d["metadata"]["name"] != "migrate" and d not in OF_COMPONENT]
+        assert _texts(kustomized(kubectl, FOLDER)) == _texts(wanted)
+
+
+def test_kustomize_puts_the_component_of_buckets_in(tmp_path: Path) -> None:
+    """An overlay that names it: everything of both, and deidentify is told of the buckets besides."""
+    kubectl = shutil.which("kubectl") or pytest.skip("kubectl is not installed")
+    base = tmp_path / "base"
+    shutil.copytree(FOLDER, base)
+    overlay = tmp_path / "site"
+    overlay.mkdir()
+    wanted = {"resources": ["../base"], "components": ["../base/buckets"]}
+    (overlay / "kustomization.yaml").write_text(json.dumps(wanted))
+    found = kustomized(kubectl, overlay)
+    assert len(found) == len(DOCUMENTS) - 1
+    for document in found:
+        if document["kind"] == "Deployment":
+            [container] = document["spec"]["template"]["spec"]["containers"]
+            told = {"configMapRef": {"name": "buckets"}} in container["envFrom"]
+            assert told == reads_buckets(document["metadata"]["name"])
+
+
+def kustomized(kubectl: str, folder: Path) -> list[dict[str, Any]]:
+    """What kustomize makes of a folder."""
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def _texts(documents: list[dict[str, Any]]) -> set[str]:
+    return {json.dumps(document, sort_keys=True) for document in documents}
