@@ -7,6 +7,7 @@ Private elements go, safe or not. `differences` compares two datasets element fo
 
 import csv
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -200,8 +201,10 @@ def _kept_value(element: DataElement, rules: Rules) -> str | list[str] | None:
         if not (number.isdecimal() and len(number) <= 3) or unit not in ("D", "W", "M", "Y"):
             return None
         return "090Y" if unit == "Y" and int(number) > 89 else values[0]
-    if element.VR == "TM" or element.tag == 0x00080201:
+    if element.VR == "TM":
         return values
+    if element.tag == 0x00080201:
+        return values if len(values) == 1 and re.fullmatch(r"[+-]\d{4}", values[0].strip()) else None
     if element.VR in ("LO", "LT", "SH", "ST", "UC", "UT"):
         cleaned = "\\".join(clean_text(value, days, rules.profile.vocabulary) for value in values).strip("\\")
         return cleaned.split("\\") if cleaned else None
