@@ -23,17 +23,17 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 	$(BIN)/prodrome demo
 
 test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
-	@# Two lanes, of which each waits for real parts much of the time: the whole system in front, all else beside it.
+	@# Two lanes, of which each waits for real parts much of the time: what needs the whole system, and all else.
 	@log=$$(mktemp); nice $(BIN)/python -m infra.stack.gateway & build=$$!; \
 	setsid $(MAKE) --no-print-directory test-parts >$$log 2>&1 & parts=$$!; \
 	stop="kill -- -$$parts; kill $$build; rm -f $$log"; trap "$$stop; exit 1" INT TERM; \
 	$(MAKE) --no-print-directory check || { eval "$$stop"; exit 1; }; \
-	$(BIN)/pytest tests/system --durations=20; system=$$?; \
+	$(BIN)/pytest -m house tests/system --durations=20; system=$$?; \
 	wait $$parts; rest=$$?; cat $$log; rm -f $$log; exit $$((system ? system : rest))
 
 test-parts:
 	@nice $(BIN)/pytest tests/unit --durations=10; unit=$$?; \
-	$(BIN)/pytest tests/integration tests/contract --durations=20; rest=$$?; exit $$((unit ? unit : rest))
+	$(BIN)/pytest -m 'not house' tests/integration tests/contract tests/system --durations=20; rest=$$?; exit $$((unit ? unit : rest))
 
 check: setup ## Format, lint, types and import rules; changes nothing
 	$(BIN)/ruff format --check .

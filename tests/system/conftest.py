@@ -96,7 +96,10 @@ def peer() -> Callable[[str], str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The search for planted identifiers comes last here, when there is most to search."""
+    """Mark what needs the house; the search for planted identifiers comes last, when there is most to search."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and "house" in getattr(item, "fixturenames", ()):
+            item.add_marker("house")
     mine = [item for item in items if item.path.parent == Path(__file__).parent]
     ordered = iter(sorted(mine, key=lambda item: item.path.name == "test_planted_identifiers.py"))
     items[:] = [next(ordered) if item in mine else item for item in items]
