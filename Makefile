@@ -24,7 +24,7 @@ demo: setup java-17 ## Start everything on this machine and follow two synthetic
 
 test: setup java-17 ## Check, then all tests, with real Kafka and Cassandra
 	@# Two lanes, of which each waits for real parts much of the time: what needs the whole system, and all else.
-	@log=$$(mktemp); nice $(BIN)/python -m infra.stack.gateway & build=$$!; \
+	@log=$$(mktemp); $(BIN)/python -m infra.stack.gateway & build=$$!; \
 	setsid $(MAKE) --no-print-directory test-parts >$$log 2>&1 & parts=$$!; \
 	stop="kill -- -$$parts; kill $$build; rm -f $$log"; trap "$$stop; exit 1" INT TERM; \
 	$(MAKE) --no-print-directory check || { eval "$$stop"; exit 1; }; \
