@@ -6,7 +6,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,8 +17,8 @@ from commands.benching.figures import Quantiles
 from commands.benching.pages import Figures
 from commands.send import destination
 from consumers.deid.keys import ProjectKeys
-from infra.demo import make_exams, read_images, to_bytes
-from infra.demo_brain import make_head, read_head
+from infra.demo import Pixels, make_exams, read_images
+from infra.demo_brain import files_of, make_head, read_head
 from infra.settings import Settings, master_key
 from producers.send import send
 from schemas.errors import ProdromeError
@@ -40,8 +40,10 @@ class _Kind(NamedTuple):
 def measured(found: Settings, exams: int, heads: int) -> Figures:
     """Send exams and heads through the running stack and return what was waited for each."""
     lines = []
-    mammogram, head = _Kind("four-view mammogram", _exam, False), _Kind("T1 head", _head, True)
-    for kind, count in ((mammogram, exams), (head, heads)):
+    images, head = read_images(MODELS / "density" / "example"), read_head()
+    mammogram = _Kind("four-view mammogram", lambda seed: _exam(images, seed), False)
+    t1 = _Kind("T1 head", lambda seed: make_head(head, seed)[0], True)
+    for kind, count in ((mammogram, exams), (t1, heads)):
         if count:
             took = Quantiles.of(_waited_for(found, kind, count))
             seconds = (f"{ms / 1000:.1f}" for ms in (took.p50_ms, took.p95_ms, took.max_ms))
@@ -66,7 +68,7 @@ def _waited_for(found: Settings, kind: _Kind, count: int) -> list[float]:
             datasets = kind.make(f"{seed}/{number}")
             study = keys.pseudonymous_uid(str(datasets[0].StudyInstanceUID))
             answers.expect(study)
-            _send([to_bytes(dataset) for dataset in datasets])
+            _send(files_of(datasets))
             sent[study] = time.monotonic()
             if kind.in_turn:
                 answers.wait(study, WAIT_SECONDS)
@@ -74,13 +76,9 @@ def _waited_for(found: Settings, kind: _Kind, count: int) -> list[float]:
         return [_waited(answers, study, since) for study, since in sent.items()]
 
 
-def _exam(seed: str) -> list[Dataset]:
-    [exam] = make_exams(read_images(MODELS / "density" / "example"), patients=1, seed=seed)
+def _exam(images: Mapping[str, Pixels], seed: str) -> list[Dataset]:
+    [exam] = make_exams(images, patients=1, seed=seed)
     return list(exam.datasets.values())
-
-
-def _head(seed: str) -> list[Dataset]:
-    return make_head(read_head(), seed)[0]
 
 
 def _waited(answers: Listener, study: str, since: float) -> float:
