@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from consumers.deid import residual
 from consumers.deid.elements import Bytes, Element
@@ -13,7 +15,7 @@ from consumers.deid.writer import element_bytes
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
-class Cleaned(NamedTuple):
+class Cleaned(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One element after its judgement.
 
     `written` is the clean element as encoded, empty where it is removed, with the value in `bulk` where it is
@@ -21,8 +23,8 @@ class Cleaned(NamedTuple):
     is its member of the DICOM JSON object. `traces` and `text` are what the residual search looks into,
     `names` what it looks for. `received` is the text as received, `vault` its member of DICOM JSON where the
     way back needs it. `did` is the member of the manifest, empty where nothing was done. A `personal` one is
-    other for another patient. A run of elements that were met before is one `Cleaned`, which has them in
-    `members` by tag.
+    other for another patient; one that `turns` changes how those behind it are read. A run of elements that were
+    met before is one `Cleaned`, which has them in `members` by tag.
     """
 
     tag: int
@@ -40,7 +42,13 @@ class Cleaned(NamedTuple):
     did: bytes = b""
     personal: bool = False
     behind: tuple[bytes, ...] = ()
-    members: Mapping[int, "Cleaned"] = NOTHING
+    turns: bool = False
+    members: dict[int, "Cleaned"] = {}
+
+    @property
+    def last(self) -> int:
+        """The tag, of a run the last one."""
+        return next(reversed(self.members), self.tag)
 
 
 def own(element: Element, syntax: Syntax, did: str = "own") -> Cleaned:

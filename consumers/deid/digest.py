@@ -129,20 +129,14 @@ def sequence_content(tag: int, items: Sequence[Iterable[Content]]) -> Parts:
     if tag & 0xFFFF == 0 or tag == _PADDING_TAG:
         return Parts()
     parts: list[bytes] = []
-    this: list[Bytes] = [pack_path(tag, 0), _PACK_LENGTH(len(items))]
     for number, item in enumerate(items, 1):
         here = pack_path(tag, number)
-        parts.append(b"".join(this))
-        this = [here]
+        parts.append(here)
         for one in item:
-            if not one.content:
-                continue
-            parts.append(b"".join(this))
-            this = [here, one.content, one.content_bulk]
-            for part in one.behind:
-                parts.append(b"".join(this))
-                this = [here, part]
-    return Parts(parts[0] if parts else b"".join(this), b"", (*parts[1:], b"".join(this)) if parts else ())
+            if one.content:
+                parts.append(here + one.content + one.content_bulk)
+                parts += [here + part for part in one.behind]
+    return Parts(pack_path(tag, 0) + _PACK_LENGTH(len(items)), behind=tuple(parts))
 
 
 def content_id(found: Iterable[Content], *, first_release: bool = False) -> str:

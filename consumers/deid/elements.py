@@ -12,8 +12,9 @@ import struct
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from pydicom.datadict import dictionary_VR
 
 from consumers.deid.syntaxes import Syntax
@@ -65,7 +66,7 @@ TEXT_VRS: Final = frozenset(
 Bytes = bytes | memoryview
 
 
-class Element(NamedTuple):
+class Element(msgspec.Struct, frozen=True, gc=False):
     """One data element.
 
     `vr` is the one on the wire, or the dictionary's where the syntax is implicit ("UN" if unknown).
@@ -93,7 +94,7 @@ def dictionary_vr(tag: int) -> str:
     return "OW" if "OW" in vr else vr[:2]
 
 
-class Form(NamedTuple):
+class Form(msgspec.Struct, frozen=True, eq=False):
     """How elements are encoded: what both readers, `_Reader` and `walk`, know of headers and fragments."""
 
     explicit: bool

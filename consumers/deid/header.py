@@ -19,6 +19,8 @@ _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_UID: Final = 64
 SOP_CLASS_UID: Final = 0x00080016
 _MEDIA_END: Final = 0x00050000  # behind group 0004, which is of media directories
+_PLANES: Final = 0x60000000  # groups of overlays
+_PLANES_END: Final = 0x61000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Header:
                 count += 1
         if len(by_tag) != count:
             raise Quarantine("unreadable_dataset", "an attribute occurs twice")
-        if min(by_tag, default=_MEDIA_END) < _MEDIA_END and any(tag >> 16 == 0x0004 for tag in by_tag):
+        first = min([one.tag for one in found], default=_MEDIA_END)  # a run's is its least
+        if first < _MEDIA_END and any(tag >> 16 == 0x0004 for tag in by_tag):
             raise Quarantine("directory_record", "group 0004 in the dataset")
         return cls(found, by_tag, big)
 
@@ -69,7 +72,8 @@ class Header:
 
     def signs(self) -> Signs:
         """Return what the header says about burned-in text."""
-        planes = {tag >> 16 for tag in self.by_tag if 0x60000000 <= tag < 0x61000000 and not (tag >> 16) & 1}
+        late = (tag for one in self.found if one.last >= _PLANES for tag in (one.members or (one.tag,)))
+        planes = {tag >> 16 for tag in late if _PLANES <= tag < _PLANES_END and not (tag >> 16) & 1}
         return Signs(
             image_type=tuple(part.strip() for part in self.text(0x00080008).split("\\")),
             burned_in_annotation=self.text(0x00280301),

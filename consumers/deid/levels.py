@@ -12,9 +12,10 @@ of the whole dataset, in `engine`.
 """
 
 from bisect import bisect
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
+
+from msgspec.structs import replace
 
 from consumers.deid import residual
 from consumers.deid.cleaned import NOTHING, Cleaned
@@ -129,6 +130,7 @@ class Level:
             did,
             personal,
             behind,
+            self._turns(tag),
         )  # fmt: skip
 
     def remember(self, raw: bytes, one: Cleaned, *, short: bool = False) -> Cleaned:
@@ -136,7 +138,7 @@ class Level:
 
         `short` says that the first eight bytes tell how long the element is.
         """
-        memo = self.turning if self._turns(one.tag) else self.memo
+        memo = self.turning if one.turns else self.memo
         known = memo.get(raw)
         if known is not None or one.personal or self._task.held > MEMO_TOTAL:
             return known or one
@@ -182,7 +184,7 @@ class Level:
 
     def after(self, one: Cleaned) -> "Level":
         """Return how the elements behind this one are read."""
-        if not self._turns(one.tag):
+        if not one.turns:
             return self
         name = (one.tag, bytes(one.element.value))
         level = self._after.get(name)
@@ -203,7 +205,7 @@ class Level:
         """Tell whether two elements may be in one run: in order, short, and nothing stands alone between."""
         if one.bulk or one.content_bulk or following.bulk or following.content_bulk:
             return False
-        if self._turns(one.tag) or self._turns(following.tag) or one.tag in _ALONE_TAGS:
+        if one.turns or following.turns or one.tag in _ALONE_TAGS:
             return False
         return one.tag < following.tag and bisect(_ALONE, one.tag) == bisect(_ALONE, following.tag)
 
@@ -221,14 +223,16 @@ class Level:
         """Return what becomes of a sequence whose items are cleaned; `raw` are its bytes."""
         action, first, _ = self._sequence(tag)
         content = sequence_content(tag, items)
+        names = [one.names for item in items for one in item if one.names]
         cleaned = Cleaned(
             tag,
             Element(tag, "SQ", items=()),
             content=content.content,
             behind=content.behind,
-            names=frozenset().union(*(one.names for item in items for one in item)),
+            names=_NO_NAMES.union(*names) if names else _NO_NAMES,
             vault=self._vault_sequence(tag, raw, closed=closed),
             did=self._did(tag, "K" if action == "C" else action),
+            turns=self._turns(tag),
         )
         if action == "X":
             return cleaned
@@ -237,19 +241,41 @@ class Level:
             written = written[:1]
         elif self._task.structured:
             written = [clean for item in written if (clean := self._content_item(item)) is not None]
-        body = b"".join(_encoded(item, self._task.syntax) for item in written)
-        members = b",".join([object_of(one.json for one in item) for item in written])
-        leaves = [one for item in written for one in item if one.traces or one.text]
-        inside = b"" if cleaned.did else b",".join([object_of(one.did for one in item) for item in written])
-        return cleaned._replace(
+        return self._with_items(cleaned, written)
+
+    def _with_items(self, cleaned: Cleaned, items: list[list[Cleaned]]) -> Cleaned:
+        """Return a sequence with the items that it keeps: one pass, for this is most of what a multi-frame costs."""
+        body: list[bytes] = []
+        json: list[bytes] = []
+        did: list[bytes] = []
+        traces: dict[str, residual.Where] = {}
+        text: list[str] = []
+        personal = False
+        for item in items:
+            parts: list[Bytes] = []
+            for one in item:
+                parts += (one.written, one.bulk) if one.bulk else (one.written,)
+                personal |= one.personal
+                if one.traces:
+                    traces.update(one.traces)
+                if one.text:
+                    text.append(one.text)
+            encoded = b"".join(parts)
+            body += (item_header(len(encoded), self._task.syntax), encoded)
+            json.append(object_of([one.json for one in item]))
+            if not cleaned.did:
+                did.append(object_of([one.did for one in item]))
+        tag, encoded, inside = cleaned.tag, b"".join(body), b",".join(did)
+        return replace(
+            cleaned,
             did=b'"%08X":[%b]' % (tag, inside) if inside.strip(b"{},") else cleaned.did,
-            personal=any(one.personal for item in written for one in item),
-            written=sequence_header(tag, len(body), self._task.syntax) + body,
-            json=b'"%08X":{"vr":"SQ","Value":[%b]}' % (tag, members)
-            if written
+            personal=personal,
+            written=sequence_header(tag, len(encoded), self._task.syntax) + encoded,
+            json=b'"%08X":{"vr":"SQ","Value":[%b]}' % (tag, b",".join(json))
+            if items
             else b'"%08X":{"vr":"SQ"}' % tag,
-            traces={word: where for one in leaves for word, where in one.traces.items()},
-            text="\n".join(one.text for one in leaves if one.text),
+            traces=traces,
+            text="\n".join(text),
         )
 
     def _judged(self, element: Element, days: int | None) -> tuple[Element | None, bytes, bool]:
@@ -273,12 +299,12 @@ class Level:
         if tag >> 16 & 1 and self._task.safe and self._place != "dropped":
             if is_creator(tag):
                 reserves = self._task.safe.reserves(tag, plain_text(element.value).strip())
-                return element._replace(vr="LO"), "K" if reserves else "X"
+                return replace(element, vr="LO"), "K" if reserves else "X"
             vr = self._task.safe.vr_of(tag, self._blocks)
             undeclared = element.vr == "UN" and not self.form.big
             if not vr or vr == "SQ" or not (undeclared or element.vr == vr):
                 return element, "X"
-            return element._replace(vr=vr), "U" if vr == "UI" else "K"
+            return replace(element, vr=vr), "U" if vr == "UI" else "K"
         return element, self._action(tag) if readable(element) else "X"
 
     def _at(self, place: Place) -> "Level":
@@ -388,11 +414,6 @@ def forget() -> None:
 @lru_cache(maxsize=8)  # each may hold MEMO_TOTAL
 def _task(actions: Actions, keys: ProjectKeys, syntax: Syntax) -> _Task:
     return _Task(actions, keys, syntax)
-
-
-def _encoded(item: Iterable[Cleaned], syntax: Syntax) -> bytes:
-    body = b"".join(part for one in item for part in (one.written, one.bulk))
-    return item_header(len(body), syntax) + body
 
 
 def _text(element: Element, encodings: tuple[str, ...]) -> str:

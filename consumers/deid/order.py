@@ -65,7 +65,9 @@ def acquisition_rank(time: str | None, study_date: str, study_instance_uid: str,
         The project's order key.
     """
     seconds = _seconds(time, study_date)
-    return 0 if seconds is None else _split(seconds, hmac.digest(key, study_instance_uid.encode(), "sha256"))
+    if seconds is None:
+        return 0
+    return _cell(seconds, 0, hmac.digest(key, study_instance_uid.encode(), "sha256"))[0]
 
 
 def _seconds(time: str | None, study_date: str) -> int | None:
@@ -84,17 +86,13 @@ def _days(day: str, study_date: str) -> int:
         return _DAYS_BEFORE
 
 
-def _split(seconds: int, key: bytes) -> int:
-    low, high = 1, 1 << RANK_BITS
-    for bit in range(OFFSET_BITS - 1, -1, -1):
-        prefix = seconds >> (bit + 1)
-        cells = 1 << bit  # each half still has to hold this many different ranks
-        room = high - low - 2 * cells
-        cut = low + cells + room * _draw(key, bit, prefix) // (1 << 64)
-        low, high = (cut, high) if seconds >> bit & 1 else (low, cut)
-    return low
-
-
 @lru_cache(maxsize=1 << 16)  # the instances of a study share most of their way down
-def _draw(key: bytes, bit: int, prefix: int) -> int:
-    return int.from_bytes(hmac.digest(key, f"{bit}:{prefix}".encode(), hashlib.sha256)[:8], "big")
+def _cell(prefix: int, bit: int, key: bytes) -> tuple[int, int]:
+    """Return the ranks, from and up to, of all seconds that are `prefix` but for their last `bit` bits."""
+    if bit == OFFSET_BITS:
+        return 1, 1 << RANK_BITS
+    low, high = _cell(prefix >> 1, bit + 1, key)
+    cells = 1 << bit  # each half still has to hold this many different ranks
+    drawn = hmac.digest(key, f"{bit}:{prefix >> 1}".encode(), hashlib.sha256)[:8]
+    cut = low + cells + (high - low - 2 * cells) * int.from_bytes(drawn, "big") // (1 << 64)
+    return (cut, high) if prefix & 1 else (low, cut)

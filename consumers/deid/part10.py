@@ -8,7 +8,7 @@ import struct
 from functools import lru_cache
 from typing import Final
 
-from consumers.deid.elements import Bytes, Element, read_dataset
+from consumers.deid.elements import FORMS, Bytes, Element, read_dataset
 from consumers.deid.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES
 from consumers.deid.writer import element_bytes
 from schemas.errors import Quarantine
@@ -16,6 +16,7 @@ from schemas.errors import Quarantine
 IMPLEMENTATION_CLASS_UID: Final = "2.25.142306933291872938492127483847238174650"
 IMPLEMENTATION_VERSION_NAME: Final = "PRODROME_1"
 _META_SYNTAX: Final = SYNTAXES[EXPLICIT_LITTLE]
+_META: Final = FORMS[True, False]
 _GROUP_LENGTH = struct.Struct("<HH2sHL").pack
 _PREFIX: Final = b"\x00" * 128 + b"DICM"
 
@@ -27,12 +28,11 @@ def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
     guessed from the first element, and its UIDs read from the dataset.
     """
     start = 132 if file_bytes[128:132] == b"DICM" else 0
-    meta_end = _meta_end(file_bytes, start)
-    if meta_end == start:
+    meta, end = _file_meta(file_bytes, start)
+    if end == start:
         return _without_meta(file_bytes[start:])
-    meta = {e.tag: e.value for e in read_dataset(file_bytes[start:meta_end], _META_SYNTAX)}
-    syntax, sop_class, instance = (_uid(meta.get(tag, b"")) for tag in (0x00020010, 0x00020002, 0x00020003))
-    return syntax, sop_class, instance, file_bytes[meta_end:]
+    syntax, sop_class, instance = (_uid(meta.get(number, b"")) for number in (0x0010, 0x0002, 0x0003))
+    return syntax, sop_class, instance, file_bytes[end:]
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -58,14 +58,18 @@ def _encoded(element: Element) -> bytes:
     return b"".join(element_bytes(element, _META_SYNTAX))
 
 
-def _meta_end(data: bytes, pos: int) -> int:
+def _file_meta(data: bytes, pos: int) -> tuple[dict[int, bytes], int]:
+    """Return the values of group 0002 by element number, and where the dataset begins."""
+    values: dict[int, bytes] = {}
     # The declared group length is often wrong in the field; the group number never is.
-    while data[pos : pos + 2] == b"\x02\x00" and len(data) - pos >= 12:
-        if data[pos + 4 : pos + 6] in (b"OB", b"UN", b"OW", b"UT"):
-            pos += 12 + int.from_bytes(data[pos + 8 : pos + 12], "little")
-        else:
-            pos += 8 + int.from_bytes(data[pos + 6 : pos + 8], "little")
-    return pos
+    while data.startswith(b"\x02\x00", pos) and len(data) - pos >= 12:
+        group, number, length = _META.tag_length(data, pos)
+        _, length, start = _META.header(data, group << 16 | number, length, pos, len(data))
+        pos = start + length
+        if pos > len(data):
+            raise Quarantine("truncated", f"{length} bytes declared, {len(data) - start} present")
+        values[number] = data[start:pos]
+    return values, pos
 
 
 def _without_meta(data: bytes) -> tuple[str, str, str, bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
 from pydicom.datadict import keyword_for_tag
 
 from consumers.deid.digest import little_endian
@@ -109,9 +110,9 @@ def pixel_elements(picture: Picture, cleaned: CleanedPixels, syntax: Syntax) -> 
         return ()
     word = picture.bits_allocated // 8
     element = Element(PIXEL_DATA, "OW", cleaned.value)
-    value = little_endian(element._replace(vr="US"), big=True) if syntax.big and word == 2 else cleaned.value
+    value = little_endian(replace(element, vr="US"), big=True) if syntax.big and word == 2 else cleaned.value
     if picture.native:
-        return (element._replace(value=value),)
+        return (replace(element, value=value),)
     colour = picture.samples == 3
     photometric = "RGB" if colour and picture.photometric.startswith("YBR") else picture.photometric
     interleaved = (Element(_PLANAR, "US", b"\x00\x00"),) if colour else ()

@@ -135,7 +135,7 @@ def check_residual(clean: Iterable[Searched], names: frozenset[str]) -> None:
             raise _found(next(where for word, where in one.traces.items() if word in names))
     uids = [name[1:] for name in names if name[0] == _UID]
     text = "\n".join([one.text for one in clean if one.text])
-    if any(uid in text for uid in uids):
+    if any(map(text.__contains__, uids)):
         each = (member for one in clean for member in (one.members.values() or (one,)))
         hit = next(one.element for one in each if any(uid in one.text for uid in uids))
         raise _found((hit.tag, hit.vr))
@@ -155,7 +155,7 @@ def check_output(steady: Iterable[bytes], other: Iterable[Bytes], names: frozens
     """
     parts, data = list(steady), b"".join(other)
     uids = [name[1:].encode() for name in names if name[0] == _UID and len(name) > _LONG_UID]
-    if any(uid in part for part in (*parts, data) for uid in uids):
+    if any(any(map(part.__contains__, uids)) for part in (*parts, data)):
         raise Quarantine("residual_identifier", "a UID as it was, in the bytes of the clean dataset")
     words = frozenset([name for name in names if name[0] != _UID])
     if _has_disguised(data, words) or any(_steady_has_disguised(part, words) for part in parts):
@@ -165,7 +165,7 @@ def check_output(steady: Iterable[bytes], other: Iterable[Bytes], names: frozens
 
 
 def _has_disguised(data: bytes, words: frozenset[str]) -> bool:
-    return any(form in data for form in _disguised(words))
+    return any(map(data.__contains__, _disguised(words)))  # a loop in C: there are hundreds of them
 
 
 _steady_has_disguised = lru_cache(maxsize=512)(_has_disguised)  # some 10 kB each
@@ -175,7 +175,9 @@ _steady_has_disguised = lru_cache(maxsize=512)(_has_disguised)  # some 10 kB eac
 def _disguised(words: frozenset[str]) -> tuple[bytes, ...]:
     tokens = {word[1:] for word in words if len(word) > _LONG_ENOUGH}
     cases = {form for token in tokens for form in (token, token.upper(), token.title())}
-    wide = {case.encode(code) for case in cases for code in ("utf-16-le", "utf-16-be")}
+    # A token in either byte order, of ASCII at least, holds its letters with zeros between them.
+    wide = {case.encode("utf-16-le").rstrip(b"\x00") for case in cases}
+    wide |= {case.encode("utf-16-be") for case in cases if not case.isascii()}
     return tuple(wide | {form for case in cases for form in _base64(case.encode())})
 
 

@@ -12,6 +12,8 @@ The pseudonyms and the method's own attributes are put in by `pseudonyms.py`, af
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from consumers.deid.dummies import dummy
 from consumers.deid.elements import PIXEL_TAGS, SHORT_VRS, TEXT_VRS, Element, dictionary_vr
 from consumers.deid.keys import ProjectKeys
@@ -98,4 +100,4 @@ def _vr(element: Element) -> str:
 
 def as_known(element: Element) -> Element:
     """Return an element with the VR that the dictionary knows, where it was sent as UN."""
-    return element._replace(vr=_vr(element))
+    return replace(element, vr=_vr(element))

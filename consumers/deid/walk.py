@@ -57,7 +57,7 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
-        last = max(one.members, default=one.tag)
+        last = one.last
     return found
 
 

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from planting import CT, KEPT_SEQUENCES, KEYS, base, everything, leaks, nested, run, text
 
 from consumers.deid.elements import Dataset, Element, dictionary_vr
@@ -54,7 +55,7 @@ def test_listed_text_goes_in_every_encoding(profile: Profile, syntax: str) -> No
     elements = [text(tag, f"CANARY{tag:08X}") for tag in _LISTED]
     big = syntax == EXPLICIT_BIG
     dataset = base(CT, *elements, nested(*elements))
-    numbers = tuple(e._replace(value=bytes(e.value)[::-1]) if big and e.vr == "US" else e for e in dataset)
+    numbers = tuple(replace(e, value=bytes(e.value)[::-1]) if big and e.vr == "US" else e for e in dataset)
     result = run(numbers, profile, syntax=syntax)
     assert leaks(everything(result), [f"CANARY{tag:08X}" for tag in _LISTED]) == []
     assert result.facts.rows == 2

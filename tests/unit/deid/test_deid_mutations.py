@@ -126,7 +126,7 @@ def _probes() -> list[bytes]:
     person = (text(0x0040A040, "PNAME"), Element(0x0040A123, "PN", b"Doe^Jane"))
     elements = (
         text(0x00101010, "097Y"), text(0x00080020, "20240229"), text(0x00081030, "CHEST Miller"),
-        text(0x00081140, "", "SQ")._replace(items=((text(0x00081155, "1.2.3.4.77"),),)),
+        Element(0x00081140, "SQ", items=((text(0x00081155, "1.2.3.4.77"),),)),
         text(0x00081050, "Doe^Anna"), Element(0x0018FFFF, "LO", b"of no dictionary"),
     )  # fmt: skip
     sr = "1.2.840.10008.5.1.4.1.1.88.11"

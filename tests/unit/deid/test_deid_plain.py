@@ -5,6 +5,7 @@ import dataclasses
 import struct
 import warnings
 from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 
@@ -119,7 +120,7 @@ def _items(random: Random, depth: int, *, root: bool = False) -> Dataset:
         tags |= set(random.sample(_SEQUENCES, random.randint(0, 3)))
     private = {random.choice((0x0009, 0x0029, 0x7FE1)) << 16 | random.randint(1, 0xFFFF) for _ in range(2)}
     found = [_element(random, tag, depth) for tag in tags | private]
-    return tuple(sorted(e for e in found if not (root and e.tag in _FIXED)))
+    return tuple(sorted((e for e in found if not (root and e.tag in _FIXED)), key=attrgetter("tag")))
 
 
 def _element(random: Random, tag: int, depth: int) -> Element:
