@@ -103,6 +103,11 @@ class Form(msgspec.Struct, frozen=True, eq=False):
     short: Callable[..., tuple[int]]
     long: Callable[..., tuple[int]]
 
+    @property
+    def marks_unknown(self) -> bool:
+        """Whether UN stands for what the sender did not know, its items in implicit little endian (PS3.5 6.2.2)."""
+        return self.explicit and not self.big
+
     def header(self, data: Bytes, tag: int, length: int, pos: int, end: int) -> tuple[str, int, int]:
         """Return VR, length and start of the value of the element at `pos`, whose tag and next 32 bits are read."""
         if not self.explicit:
@@ -241,7 +246,7 @@ class _Reader:
             return Element(tag, vr, items=self.items(start, stop, depth + 1, closed=False)[0]), stop
         value = self.data[start:stop]
         # In big endian the values inside UN stay little endian (PS3.5 6.2.2): left opaque, and later removed.
-        if vr == "UN" and self.form.explicit and not self.form.big and dictionary_vr(tag) == "SQ":
+        if vr == "UN" and self.form.marks_unknown and dictionary_vr(tag) == "SQ":
             items = items_in(value, depth)
             return Element(tag, vr, b"" if items is not None else value, items=items), stop
         return Element(tag, vr, value), stop
@@ -250,7 +255,7 @@ class _Reader:
         """Read an element of undefined length: fragments, a sequence, or UN as an implicit sequence."""
         if tag in PIXEL_TAGS or vr in ("OB", "OW"):
             return self.form.fragments(self.data, tag, vr, pos, end)
-        if vr == "UN" and self.form.explicit and not self.form.big:
+        if vr == "UN" and self.form.marks_unknown:
             reader = _Reader(self.data, IMPLICIT)
             reader.count = self.count
             items, stop = reader.items(pos, end, depth + 1, closed=True)

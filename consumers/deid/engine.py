@@ -35,7 +35,7 @@ from consumers.deid.header import SOP_CLASS_UID, Header, check_uids
 from consumers.deid.jsonmodel import object_of
 from consumers.deid.keys import ProjectKeys
 from consumers.deid.levels import root_level
-from consumers.deid.model import Deidentified, InstanceFacts, IntakeContext, VaultEntry
+from consumers.deid.model import Deidentified, DicomJson, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
 from consumers.deid.part10 import file_meta, split_part10
 from consumers.deid.picture import PixelCleaner
@@ -286,7 +286,9 @@ def _manifest_head(profile: Profile) -> bytes:
 
 
 def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys, days: int | None) -> VaultEntry:
-    kept = {tag: member for one in header.found for tag, member in one.vault.items()}
+    kept: DicomJson = {}
+    for one in header.found:
+        kept.update(one.vault)
     study = study_module(kept)
     return VaultEntry(
         study_instance_uid=header.text(0x0020000D),

@@ -36,6 +36,7 @@ TAGS: Final = (
 )  # fmt: skip
 #: words that ViewPosition (0018,5101) may say
 _VIEW_WORDS: Final = frozenset(VIEWS.values()) | {"AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"}
+_NUMBERS: Final = {int, float}
 
 
 def facts_of(clean: DicomJson, acquisition_rank: int, words: Mapping[str, str | None]) -> InstanceFacts:
@@ -96,7 +97,7 @@ def _number(item: DicomJson, tag: str) -> int | None:
 def _floats(item: DicomJson, tag: str, count: int) -> tuple[float, ...] | None:
     """Return exactly `count` numbers; None for any other number of them, or anything that is none."""
     values = _values(item, tag)
-    if len(values) != count or not all(isinstance(value, int | float) for value in values):
+    if len(values) != count or not {*map(type, values)} <= _NUMBERS:
         return None
     return tuple(map(float, values))
 

@@ -132,7 +132,7 @@ def member_of(tag: int, entry: dict[str, Any]) -> bytes:
 
 def object_of(members: Iterable[bytes]) -> bytes:
     """Return a JSON object of encoded members; empty ones are none."""
-    return b"{%b}" % b",".join([member for member in members if member])
+    return b"{" + b",".join(filter(None, members)) + b"}"
 
 
 def _integer(text: str) -> int | str | None:

@@ -24,6 +24,12 @@ def _pseudonymous_uid(key: bytes, uid: str) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
+@lru_cache(maxsize=1024)
+def _pseudonymous_patient(key: bytes, issuer: str, patient_id: str) -> str:
+    text = f"{len(issuer)}:{issuer}{patient_id}".encode()
+    return hmac.digest(key, text, hashlib.sha256).hex()[:24]
+
+
 def _derive(master: bytes, project: str, purpose: str, key_id: str) -> bytes:
     info = "\x00".join(("prodrome", project, purpose, key_id)).encode()
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(master)
@@ -62,8 +68,7 @@ class ProjectKeys:
 
     def pseudonymous_patient(self, issuer: str, patient_id: str) -> str:
         """Map a PatientID with its issuer to a pseudonym of 24 hexadecimal digits."""
-        text = f"{len(issuer)}:{issuer}{patient_id}".encode()
-        return hmac.digest(self.patient, text, hashlib.sha256).hex()[:24]
+        return _pseudonymous_patient(self.patient, issuer, patient_id)
 
     def date_offset(self, issuer: str, patient_id: str) -> int:
         """Return by how many days a patient's dates are moved: back, by one to eleven years."""

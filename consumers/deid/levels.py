@@ -13,8 +13,9 @@ of the whole dataset, in `engine`.
 
 from bisect import bisect
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from consumers.deid import residual
@@ -71,7 +72,7 @@ _NO_TAGS: Final[frozenset[int]] = frozenset()
 Place = Literal["root", "nested", "hollow", "dropped"]
 
 
-class Met(NamedTuple):
+class Met(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A nested sequence as it stood last where this tag, VR and length stand: its bytes, what becomes of it, how many
     elements are in it, and how deep it goes."""
 

@@ -8,6 +8,7 @@
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from consumers.deid.elements import Dataset, Element
@@ -67,6 +68,7 @@ def date_offset(patient_id: str, issuer: str, study_instance_uid: str, keys: Pro
     return keys.date_offset(*_identity(patient_id, issuer, study_instance_uid))
 
 
+@lru_cache(maxsize=1024)  # the instances of a study come together
 def _identity(patient_id: str, issuer: str, study_instance_uid: str) -> tuple[str, str]:
     if is_placeholder(patient_id):
         return "\x00study", study_instance_uid

@@ -14,6 +14,7 @@ BurnedInAnnotation NO admits nothing by itself; its absence is no risk by itself
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from consumers.deid.packaged import table_rows
@@ -103,6 +104,7 @@ _RULES: Final[tuple[tuple[str, str, str, Callable[[Signs], bool]], ...]] = (
 CLEANABLE: Final = frozenset({"burned_in_risk", "burned_in_flag"})
 
 
+@lru_cache(maxsize=1024)  # the instances of a series show the same signs
 def triage(
     sop_class_uid: str, signs: Signs, *, admit_burned_in: bool, admitted: frozenset[str] = frozenset()
 ) -> None:

@@ -190,7 +190,6 @@ class _Walk:
         if tag >> 16 in (0, 0xFFFE):
             raise Quarantine("unreadable_dataset", "a command or delimiter tag where an element was expected")
         vr, length, start = level.form.header(self.data, tag, length, pos, end)
-        explicit_little = level.form.explicit and not level.form.big
         if length == UNDEFINED:
             return self.undefined(tag, vr, start, end, level, depth)
         if length > end - start:
@@ -199,7 +198,7 @@ class _Walk:
         if vr == "SQ":
             return self.sequence(tag, start, stop, level, depth, closed=False)
         # In big endian the values inside UN stay little endian (PS3.5 6.2.2): opaque, and later removed.
-        if vr == "UN" and explicit_little and dictionary_vr(tag) == "SQ" and length >= 8:
+        if vr == "UN" and level.form.marks_unknown and dictionary_vr(tag) == "SQ" and length >= 8:
             try:
                 return self.sequence(tag, start, stop, level.implicit(), depth, closed=False)
             except Quarantine:
@@ -226,8 +225,7 @@ class _Walk:
             return level.judge(element), stop
         if vr not in ("SQ", "UN"):
             raise Quarantine("unreadable_dataset", f"undefined length with VR {vr}")
-        explicit_little = level.form.explicit and not level.form.big
-        inside = level.implicit() if vr == "UN" and explicit_little else level
+        inside = level.implicit() if vr == "UN" and level.form.marks_unknown else level
         return self.sequence(tag, pos, end, inside, depth, closed=True)
 
     def sequence(
