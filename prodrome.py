@@ -29,6 +29,7 @@ COMMANDS = {
     "pause": ("commands.control:pause", "Let a stage stand still; nothing is lost."),
     "resume": ("commands.control:resume", "Let a paused stage go on."),
     "drain": ("commands.control:drain", "Take nothing new and wait until all is settled."),
+    "keys": ("commands.keys:keys", "Trusted: exchange the secret that seals vault and quarantine."),
     "backup": ("commands.backup:backup", "Trusted: master key and vault into one sealed file."),
     "restore": ("commands.backup:restore", "Trusted: put a backup back."),
     "resolve": ("commands.resolve:resolve", "Trusted: decide which version of an instance is right."),

@@ -6,7 +6,7 @@ not in it: `prodrome up` makes new ones. The clean side is made again from what 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from commands.wiring import opened, settings, told
 from infra.backup import BadBackup, read, write
 from infra.cassandra import Statement, Tables
 from infra.secret_files import read_secret, write_secret
-from infra.settings import Settings, master_key
+from infra.settings import MASTER, RETIRED, Settings, parse_secrets, sealing_secrets
 from schemas.errors import SettingsError
 
 #: What the way back needs, and what decides whether a later arrival is a duplicate.
@@ -91,7 +91,7 @@ def restore(file: Path, passphrase_file: Path, keys_only: bool, dry_run: bool, f
 
 def records(found: Settings, tables: Tables | None) -> Iterator[Any]:
     """Yield what a backup holds: the key, and each table's rows unless `tables` is None."""
-    yield ["key", found.deidentify.key_id, master_key(found).hex()]
+    yield ["key", found.deidentify.key_id, key_text(sealing_secrets(found))]
     counts: Counter[str] = Counter()
     for name in TABLES if tables is not None else ():
         columns: list[str] = []
@@ -129,12 +129,13 @@ def check(file: Path, passphrase: str) -> dict[str, int]:
 
 
 def key_goes_back(found: Settings, file: Path, passphrase: str, *, force: bool) -> None:
-    """Write the master key of a backup, unless it is there.
+    """Write the secrets of a backup beside those that are there.
 
     Raises
     ------
     SettingsError
-        Another key is there, and `force` is not set; or the backup's key has another id than the settings'.
+        Another secret of the same number is there, and `force` is not set; or the backup's key has another id than
+        the settings'.
     """
     _, key_id, key = next(read(file, passphrase))
     path = Path(found.deidentify.master_key_file)
@@ -142,12 +143,21 @@ def key_goes_back(found: Settings, file: Path, passphrase: str, *, force: bool) 
         raise SettingsError(
             f"the backup's key is called {key_id}: set PRODROME_DEIDENTIFY_KEY_ID to it, now {found.deidentify.key_id}"
         )
-    if path.exists() and not force and master_key(found).hex() != key:
+    backed_up = parse_secrets(key, str(file))
+    here = sealing_secrets(found) if path.exists() and not force else {}
+    if any(here.get(number, secret) != secret for number, secret in backed_up.items()):
         raise SettingsError(
             f"{path} holds another master key: what was de-identified with it would never match again."
             " --force replaces it; back it up first"
         )
-    write_secret(path, key + "\n")
+    write_secret(path, key_text(here | backed_up) + "\n")
+
+
+def key_text(secrets: Mapping[int, bytes]) -> str:
+    """Return secrets as the lines of a key file; see `infra.settings.sealing_secrets`."""
+    return "\n".join(
+        secrets[number].hex() if number in secrets else RETIRED for number in range(MASTER, max(secrets) + 1)
+    )
 
 
 def put_back(tables: Tables, file: Path, passphrase: str, total: int) -> int:

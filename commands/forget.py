@@ -33,7 +33,7 @@ from infra.cassandra import Statement
 from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer, retentions
-from infra.settings import Settings, master_key
+from infra.settings import MASTER, Settings, sealing_secrets
 from infra.spool import SpoolLimits, readers, recycling
 from schemas.codec import encode
 from schemas.events import Lifecycle, Pointer
@@ -100,12 +100,12 @@ class Forgetting:
     """One patient of one project; see the module."""
 
     def __init__(self, found: Settings, project: str, patient_id: str, issuer: str) -> None:
-        master, key_id = master_key(found), found.deidentify.key_id
-        keys = ProjectKeys.derive(master, project, key_id)
+        secrets, key_id = sealing_secrets(found), found.deidentify.key_id
+        keys = ProjectKeys.derive(secrets[MASTER], project, key_id)
         self.patient = patient_pseudonym(patient_id, issuer, "", keys)
         self._found, self._project = found, project
         self._trusted, self._clean = tables_of(found.trusted), tables_of(found.clean)
-        self._vault = Vault(self._trusted, master, key_id)
+        self._vault = Vault(self._trusted, secrets, key_id)
         self._store, self._kept = clean_store(found), Kept(found)
         self._results = results_store(found)
         self._removed: Counter[str] = Counter()

@@ -23,7 +23,7 @@ from consumers.deid.keys import ProjectKeys
 from consumers.vault import Vault
 from infra.cassandra import Tables
 from infra.objects import Store
-from infra.settings import Settings, master_key
+from infra.settings import MASTER, Settings, sealing_secrets
 from schemas.errors import BadMessage, ProdromeError
 from schemas.events import Manifest, ManifestInstance, Pointer, Prediction
 
@@ -68,9 +68,9 @@ class Lineage:
 
     def __init__(self, found: Settings, project: str, trusted: Tables, clean: Tables, store: Store) -> None:
         self._project, self._trusted, self._clean, self._store = project, trusted, clean, store
-        master, key_id = master_key(found), found.deidentify.key_id
-        self._keys = ProjectKeys.derive(master, project, key_id)
-        self._vault = Vault(trusted, master, key_id)
+        secrets, key_id = sealing_secrets(found), found.deidentify.key_id
+        self._keys = ProjectKeys.derive(secrets[MASTER], project, key_id)
+        self._vault = Vault(trusted, secrets, key_id)
 
     def of(self, name: str) -> dict[str, Any]:
         """Return everything behind a prediction.

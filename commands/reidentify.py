@@ -16,7 +16,7 @@ from commands.auditing import audited
 from commands.wiring import opened, settings, told
 from consumers.vault import Vault
 from infra.cassandra import Tables
-from infra.settings import master_key
+from infra.settings import sealing_secrets
 from schemas.errors import ProdromeError
 
 _PATIENT: Final = re.compile(r"[0-9a-f]{24}")
@@ -50,7 +50,7 @@ def reidentify(pseudonym: str, project: str, as_json: bool) -> None:
             opened(found.trusted) as trusted,
             opened(found.clean) as clean,
         ):
-            vault = Vault(trusted, master_key(found), found.deidentify.key_id)
+            vault = Vault(trusted, sealing_secrets(found), found.deidentify.key_id)
             answer = _answer(pseudonym, project, vault, clean)
             entry["pseudonym"] = "unknown" if answer is None else pseudonym
     if answer is None:

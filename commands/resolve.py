@@ -23,7 +23,7 @@ from consumers.vault import Vault
 from infra.cassandra import Statement, Tables
 from infra.connections import kafka_of
 from infra.kafka import Producer
-from infra.settings import Settings, master_key
+from infra.settings import Settings, master_key, sealing_secrets
 from schemas.codec import Message, encode
 from schemas.errors import SettingsError
 from schemas.events import Arrival, CleanInstance, InstanceDeidentified, Lifecycle, Pointer
@@ -197,7 +197,7 @@ def _place(
 ) -> Place:
     sop = keys.pseudonymous_uid(uid)
     rows = clean.run("SELECT study FROM instances_by_uid WHERE project = ? AND sop = ?", (project, sop))
-    vault = Vault(trusted, master_key(found), found.deidentify.key_id)
+    vault = Vault(trusted, sealing_secrets(found), found.deidentify.key_id)
     for row in rows:
         if kept := vault.study(project, row.study):
             return Place(project, row.study, sop, kept["study_instance_uid"], uid)

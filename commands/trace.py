@@ -23,7 +23,7 @@ from consumers.deid.pseudonyms import patient_pseudonym
 from consumers.ledger import outcome_of, unsettled
 from consumers.vault import Vault
 from infra.cassandra import Tables
-from infra.settings import Settings, master_key
+from infra.settings import Settings, master_key, sealing_secrets
 from infra.spool import InstanceHeader, readers
 from schemas.events import Intake
 from schemas.ids import valid_uid
@@ -69,7 +69,7 @@ class Tracing:
     def __init__(self, found: Settings, project: str, trusted: Tables, clean: Tables) -> None:
         self._project, self._trusted, self._clean = project, trusted, clean
         self._keys = ProjectKeys.derive(master_key(found), project, found.deidentify.key_id)
-        self._vault = Vault(trusted, master_key(found), found.deidentify.key_id)
+        self._vault = Vault(trusted, sealing_secrets(found), found.deidentify.key_id)
         self._readers = readers(Path(found.spool.path))
 
     def of(self, what: str) -> list[str]:

@@ -27,7 +27,7 @@ from infra import metrics
 from infra.cassandra import Tables
 from infra.clock import Clock
 from infra.kafka import Zones
-from infra.settings import Settings, master_key
+from infra.settings import Settings, sealing_secrets
 from schemas.codec import Message
 from schemas.errors import BadMessage, SlowDown
 from schemas.events import AssociationClosed, InstanceReceived, ObjectDeleted, Pointer, ReceivedInstance
@@ -73,7 +73,7 @@ class Deidentify:
         self.batch = settings.deidentify.batch
         self._producer, self._must_yield = producer, must_yield
         self._boundary = boundary.Boundary(settings)
-        vault = Vault(tables, master_key(settings), settings.deidentify.key_id)
+        vault = Vault(tables, sealing_secrets(settings), settings.deidentify.key_id)
         seal_event = self._boundary.kept.seal_event
         self._intakes = Intakes(tables, vault, self._keep, seal_event, clock, self._first_release_ids)
         journal = own_journal(settings.home / "work" / NAME, lane)

@@ -14,7 +14,7 @@ import msgspec
 from consumers.deid.keys import ProjectKeys
 from infra.objects import open_store
 from infra.seal import Sealer
-from infra.settings import Settings, master_key
+from infra.settings import MASTER, Settings, sealing_secrets
 from schemas.codec import body
 from schemas.errors import BadMessage
 from schemas.events import InstanceReceived, Intake, Pointer
@@ -26,10 +26,10 @@ class Kept:
     """Reads and writes the quarantine's sealed bytes; holds the master secret."""
 
     def __init__(self, settings: Settings) -> None:
-        master, key_id = master_key(settings), settings.deidentify.key_id
+        secrets, key_id = sealing_secrets(settings), settings.deidentify.key_id
         self.store = open_store(settings.trusted, "trusted", "trusted")
-        self._sealer = cache(lambda project: Sealer(master, project, _PURPOSE, key_id))
-        self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
+        self._sealer = cache(lambda project: Sealer(secrets, project, _PURPOSE, key_id))
+        self._keys = cache(lambda project: ProjectKeys.derive(secrets[MASTER], project, key_id))
 
     def keep(self, project: str, intake: Intake, raw: bytes) -> Pointer:
         """Encrypt raw bytes into the store; the key of the object is a keyed digest of the intake."""
@@ -46,6 +46,13 @@ class Kept:
             `missing_object`: they were purged. `raw_corrupt`: they do not open.
         """
         return self._open(project, self.store.get(pointer), f"{project} {intake.origin}")
+
+    def seal_again(self, project: str, intake: Intake, pointer: Pointer) -> None:
+        """Seal an object anew under the latest secret; it stays as long, under the same key."""
+        sealed = self._sealer(project).seal(
+            self.bytes_of(project, intake, pointer), f"{project} {intake.origin}"
+        )
+        self.store.put_again(pointer.uri.partition("://")[2], sealed)
 
     def seal_event(self, event: InstanceReceived) -> bytes:
         """Return an event of one instance, sealed for its row."""

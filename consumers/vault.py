@@ -8,7 +8,7 @@ A later instance of a study overwrites the study's row with the same or a newer 
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from consumers.boundary import Crossing
 from consumers.deid.keys import ProjectKeys
 from infra.cassandra import Statement, Tables
 from infra.seal import Sealer
+from infra.settings import MASTER
 
 _STUDY: Final = "INSERT INTO vault_studies (project, study, key_id, sealed) VALUES (?, ?, ?, ?)"
 _INSTANCE: Final = "INSERT INTO vault_instances (project, study, sop, key_id, sealed) VALUES (?, ?, ?, ?, ?)"
@@ -31,12 +32,12 @@ _INSTANCE_FIELDS: Final = (
 
 
 class Vault:
-    """Reads and writes vault rows; holds the master secret."""
+    """Reads and writes vault rows; holds the secrets."""
 
-    def __init__(self, tables: Tables, master: bytes, key_id: str) -> None:
+    def __init__(self, tables: Tables, secrets: Mapping[int, bytes], key_id: str) -> None:
         self._tables, self._key_id = tables, key_id
-        self._sealer = cache(lambda project: Sealer(master, project, "vault", key_id))
-        self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
+        self._sealer = cache(lambda project: Sealer(secrets, project, "vault", key_id))
+        self._keys = cache(lambda project: ProjectKeys.derive(secrets[MASTER], project, key_id))
 
     def rows(self, project: str, crossings: Sequence[Crossing]) -> list[list[Statement]]:
         """Return the rows of newly crossed instances by partition; a repeat means the same.
@@ -67,6 +68,11 @@ class Vault:
             (project, study, sop),
         )
         return self._open(project, rows[0].sealed, f"{project} {study} {sop}") if rows else None
+
+    def sealed_again(self, sealed: bytes, *belongs_to: str) -> bytes:
+        """Return a value of project, study (and instance) sealed anew, under the latest secret."""
+        sealer, owner = self._sealer(belongs_to[0]), " ".join(belongs_to)
+        return sealer.seal(sealer.open(sealed, owner), owner)
 
     def studies_of_accession(self, project: str, accession: str) -> list[str]:
         """Return the pseudonymous studies that carry an accession number."""

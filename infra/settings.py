@@ -25,6 +25,8 @@ PREFIX: Final = "PRODROME_"
 ENV_FILE: Final = PREFIX + "ENV_FILE"
 #: Made with the gateway of one machine.
 GATEWAY_BUCKET: Final = "dicom"
+MASTER: Final = 1  # number of the secret of which pseudonyms are made, among those of the key file
+RETIRED: Final = "-"
 T = TypeVar("T")
 
 
@@ -361,22 +363,40 @@ def sources(settings: Settings) -> tuple[Source, ...]:
 
 
 def master_key(settings: Settings) -> bytes:
-    """Return the master secret (32 bytes) from its file.
+    """Return the master secret (32 bytes), of which pseudonyms are made; raises as `sealing_secrets`."""
+    return sealing_secrets(settings)[MASTER]
+
+
+def sealing_secrets(settings: Settings) -> dict[int, bytes]:
+    """Return the secrets (32 bytes each) that seal and open what is trusted, by number: the master is 1.
+
+    They are the lines of the master key's file, in order; one that was retired left `RETIRED`.
 
     Raises
     ------
     SettingsError
-        The file is absent, readable by others, or does not hold 64 hexadecimal digits.
+        The file is absent, readable by others, or holds a line that is not 64 hexadecimal digits.
     """
     path = Path(settings.deidentify.master_key_file)
     text = read_secret(path, "`prodrome up` makes a master key, or restore your backup")
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise SettingsError(f"{path}: expected 64 hexadecimal digits, came {len(text)} characters")
-    return key
+    return parse_secrets(text, str(path))
+
+
+def parse_secrets(text: str, name: str) -> dict[int, bytes]:
+    """Return the secrets of a key file's text; see `sealing_secrets`."""
+    found = {}
+    for number, line in enumerate(text.split("\n"), MASTER):
+        if line == RETIRED and number != MASTER:
+            continue
+        try:
+            found[number] = bytes.fromhex(line)
+        except ValueError:
+            found[number] = b""
+        if len(found[number]) != 32:
+            raise SettingsError(
+                f"{name}, line {number}: expected 64 hexadecimal digits, came {len(line)} characters"
+            )
+    return found
 
 
 def _components() -> dict[str, Any]:

@@ -51,6 +51,7 @@ ACTIONS: Final[dict[str, Event]] = {
     "resolve": Event(*_ACCESSED, "U"),
     "reconcile": Event(*_ACCESSED, "U"),
     "forget": Event("110105", "DICOM Study Deleted", "D"),
+    "keys": Event("110113", "Security Alert", "E", "110129", "Security Configuration"),
     "backup": Event("110106", "Export", "R"),
     "restore": Event("110107", "Import", "C"),
     # the chain's own: a line that a kill cut short

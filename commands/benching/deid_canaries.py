@@ -18,6 +18,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import date, timedelta
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import pydicom
@@ -373,7 +374,7 @@ def _nested(sower: _Sower, rows: list[int], turn: int) -> Iterator[Element]:
         start = (turn * len(_DEPTHS) + depth) * _NESTED_ROWS
         chosen = sorted({rows[(start + n) % len(rows)] for n in range(_NESTED_ROWS)})
         leaves = tuple(sower.element(tag, f"{depth} deep") for tag in chosen)
-        item = tuple(sorted((*leaves, *found)))
+        item = tuple(sorted((*leaves, *found), key=attrgetter("tag")))
         below = max((d for d in _DEPTHS if d < depth), default=0)
         for level in range(depth, below, -1):
             item = (Element(_CARRIERS[level % len(_CARRIERS)], "SQ", items=(item,)),)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,24 @@ def test_what_cannot_be_undone_asks(ward: Ward) -> None:
         )
         assert ward.house.prodrome("quarantine", command, "--yes").returncode == 1
     assert [row["released"] for row in rows(ward.house)[:-1]] == [False]
+
+
+def test_the_secret_that_seals_is_exchanged(ward: Ward) -> None:
+    """Added, learned by the role at its restart, everything sealed anew; what waits is released below as before."""
+    house = ward.house
+    added = house.prodrome("keys", "rotate")
+    assert (added.returncode, "secret 2 is in" in added.stdout) == (0, True)
+    assert house.prodrome("restart", "deidentify").returncode == 0
+    assert house.prodrome("restart", "deidentify-bulk").returncode == 0
+    again = house.prodrome("keys", "rewrap")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "quarantine objects" in again.stdout
+    assert house.prodrome("keys", "rewrap").stdout == "0 sealed anew under secret 2\n"
+    listed = house.prodrome("keys", "list").stdout
+    assert re.search(r"1\s+│\s+│ nothing", listed), listed
+    refused = house.prodrome("keys", "retire", 1)
+    assert (refused.returncode, "is the master" in refused.stderr) == (1, True)
+    assert len(trail(house, "keys")) == 8  # each step as it begins and as it ends
 
 
 def test_release_then_release_then_purge(ward: Ward) -> None:

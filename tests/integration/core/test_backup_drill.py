@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from commands.backup import TABLES, check, key_goes_back, put_back, records
 from consumers.vault import Vault
 from infra.backup import write
-from infra.settings import master_key
+from infra.settings import sealing_secrets
 from schemas.errors import SettingsError
 from schemas.events import InstanceDeidentified
 
@@ -45,7 +45,7 @@ def test_the_drill(door: Door, views: list[Dataset], tmp_path: Path) -> None:
     assert len(studies(door)) == 2
     assert len(set(studies(door))) == 1
     assert list(door.settled().values()) == ["clean"] * 4 + ["duplicate"]
-    vault = Vault(door.tables, master_key(door.settings), door.settings.deidentify.key_id)
+    vault = Vault(door.tables, sealing_secrets(door.settings), door.settings.deidentify.key_id)
     kept = vault.study(door.project, studies(door)[0])
     assert kept is not None
     assert kept["study_instance_uid"] == views[0].StudyInstanceUID

@@ -191,7 +191,7 @@ def test_the_balance_is_the_one_that_was(rows: Tables, stored: dict[str, Any]) -
 
 def test_the_vault_opens(rows: Tables, stored: dict[str, Any]) -> None:
     """Every sealed row, under the key of then."""
-    vault = Vault(rows, bytes.fromhex(stored["master_key"]), "k1")
+    vault = Vault(rows, {1: bytes.fromhex(stored["master_key"])}, "k1")
     for row in of(stored, "trusted", "vault_instances"):
         kept = vault.instance(row["project"], row["study"], row["sop"])
         assert kept is not None
@@ -207,7 +207,7 @@ def test_what_waits_in_quarantine_is_listed_and_opens(
     """Its row, and the bytes behind it."""
     [row] = of(stored, "trusted", "quarantine")
     assert [found.reason for found in waiting(rows, Wanted("default"), SystemClock())] == [row["reason"]]
-    sealer = Sealer(bytes.fromhex(stored["master_key"]), "default", "quarantine", "k1")
+    sealer = Sealer({1: bytes.fromhex(stored["master_key"])}, "default", "quarantine", "k1")
     [path] = [path for path in (left / "trusted" / "quarantine").rglob("*") if path.is_file()]
     opened = sealer.open(path.read_bytes(), f"default {row['intake']}")
     assert row["sop_class"].encode() in opened

@@ -22,6 +22,7 @@ from sender import Sent, image_digest
 from consumers.deid.keys import ProjectKeys
 from infra.kafka import Received
 from infra.seal import Sealer
+from infra.settings import Settings, sealing_secrets
 from schemas.events import EVENT_TYPES, DeadLetter, InstanceSettled, Manifest, Pointer, StudyRevised
 from schemas.topics import TOPICS
 
@@ -121,7 +122,7 @@ class World(Protocol):
     """Where evidence lies."""
 
     project: str
-    master: bytes
+    settings: Settings
     keys: ProjectKeys
     trusted: Any
     clean: Any
@@ -261,7 +262,7 @@ def _predictions(world: World) -> Iterator[Predicted]:
 
 def _kept(world: World) -> Iterator[tuple[str, str]]:
     days = world.trusted.run("SELECT day FROM quarantine_days WHERE project = ?", (world.project,))
-    sealer = Sealer(world.master, world.project, "quarantine", world.keys.key_id)
+    sealer = Sealer(sealing_secrets(world.settings), world.project, "quarantine", world.keys.key_id)
     for day in days:
         rows = world.trusted.run(
             "SELECT intake, object FROM quarantine WHERE project = ? AND day = ?", (world.project, day.day)

@@ -200,8 +200,9 @@ class Line:
         key.chmod(0o600)
         self.settings = load({"PRODROME_HOME": str(self.home)})
         self.clock = ManualClock()
-        self.master = master_key(self.settings)
-        self.keys = ProjectKeys.derive(self.master, self.project, self.settings.deidentify.key_id)
+        self.keys = ProjectKeys.derive(
+            master_key(self.settings), self.project, self.settings.deidentify.key_id
+        )
         self.trusted = self.clean = self.tables
         self.clean_folder, self.trusted_folder = self.home / "clean", self.home / "trusted"
         self.broker = Broker(self.fuse)

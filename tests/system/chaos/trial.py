@@ -41,7 +41,7 @@ class Trial:
 
     def __init__(self, house: House, ledger: Ledger, folder: Path, seed: str) -> None:
         self.house, self.ledger = house, ledger
-        self.master, self.keys = house._master, house.keys(self.project)
+        self.settings, self.keys = house.settings, house.keys(self.project)
         self.trusted, self.clean = house.trusted, house.clean
         self.clean_folder, self.trusted_folder = house.stored_under / "clean", house.stored_under / "trusted"
         self.stream = Stream(folder, seed)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.seal import Sealer
+from infra.seal import Sealer, number_of
 
-MASTER = bytes(range(32))
+MASTER = {1: bytes(range(32))}
 OWNER = "default 1.2.3"
 
 
@@ -32,14 +32,14 @@ def test_a_seal_of_another_row_does_not_open(sealer: Sealer) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        (bytes(32), "default", "vault", "k1"),
+        ({1: bytes(32)}, "default", "vault", "k1"),
         (MASTER, "other", "vault", "k1"),
         (MASTER, "default", "quarantine", "k1"),
         (MASTER, "default", "vault", "k2"),
     ],
     ids=["master", "project", "purpose", "key id"],
 )
-def test_another_key_does_not_open(sealer: Sealer, other: tuple[bytes, str, str, str]) -> None:
+def test_another_key_does_not_open(sealer: Sealer, other: tuple[dict[int, bytes], str, str, str]) -> None:
     """Master, project, purpose and key id are all in the key."""
     with pytest.raises(ValueError, match="another key or owner"):
         Sealer(*other).open(sealer.seal(b"x", OWNER), OWNER)
@@ -51,12 +51,29 @@ def test_a_changed_byte_does_not_open(at: int, flip: int) -> None:
     sealer = Sealer(MASTER, "default", "vault", "k1")
     sealed = bytearray(sealer.seal(b"some bytes", OWNER))
     sealed[at % len(sealed)] ^= flip
-    with pytest.raises(ValueError, match=r"another key or owner|format 1"):
+    with pytest.raises(ValueError, match=r"another key or owner|sealed under secret"):
         sealer.open(bytes(sealed), OWNER)
 
 
 @given(st.binary(max_size=60))
 def test_garbage_does_not_open(data: bytes) -> None:
     """Nothing but `ValueError`, however short it is."""
-    with pytest.raises(ValueError, match=r"another key or owner|format 1|[Nn]once"):
+    with pytest.raises(ValueError, match=r"another key or owner|sealed under secret|[Nn]once"):
         Sealer(MASTER, "default", "vault", "k1").open(data, OWNER)
+
+
+def test_the_latest_seals_and_all_open() -> None:
+    """Also what was sealed before there was a later one; in as many bytes."""
+    before = Sealer(MASTER, "default", "vault", "k1").seal(b"x", OWNER)
+    both = Sealer(MASTER | {2: bytes(32)}, "default", "vault", "k1")
+    after = both.seal(b"x", OWNER)
+    assert (number_of(before), number_of(after), number_of(b"")) == (1, 2, 0)
+    assert both.open(before, OWNER) == both.open(after, OWNER) == b"x"
+    assert len(before) == len(after)
+
+
+def test_a_secret_that_is_not_known_is_named() -> None:
+    """A process that began before the rotation says so."""
+    later = Sealer(MASTER | {3: bytes(32)}, "default", "vault", "k1").seal(b"x", OWNER)
+    with pytest.raises(ValueError, match="sealed under secret 3, known are 1; was the key file changed"):
+        Sealer(MASTER, "default", "vault", "k1").open(later, OWNER)

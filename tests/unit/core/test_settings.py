@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import load, master_key, rows, sources
+from commands.backup import key_text
+from infra.settings import load, master_key, parse_secrets, rows, sealing_secrets, sources
 from schemas.errors import SettingsError
 
 KEY = "00" * 32
@@ -99,6 +100,23 @@ def test_the_master_key_is_read_from_its_file(environ: dict[str, str], tmp_path:
     """64 hexadecimal digits, white space around them allowed."""
     write_key(tmp_path, KEY + "\n")
     assert master_key(load(environ)) == bytes(32)
+
+
+def test_later_lines_seal_and_the_first_is_the_master(environ: dict[str, str], tmp_path: Path) -> None:
+    """One that was retired keeps the numbers of those behind it; `restore` writes the same lines."""
+    write_key(tmp_path, f"{KEY}\n-\n{'11' * 32}\n")
+    found = sealing_secrets(load(environ))
+    assert found == {1: bytes(32), 3: bytes([0x11]) * 32}
+    assert master_key(load(environ)) == bytes(32)
+    assert parse_secrets(key_text(found), "") == found
+
+
+@pytest.mark.parametrize("text", ["-", f"{KEY}\n\n{KEY}", f"{KEY}\nzz"])
+def test_a_line_that_is_no_secret_is_named(environ: dict[str, str], tmp_path: Path, text: str) -> None:
+    """By its number; the master does not retire."""
+    write_key(tmp_path, text)
+    with pytest.raises(SettingsError, match=r"line [12]: expected 64 hexadecimal digits"):
+        sealing_secrets(load(environ))
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o604, 0o660])
