@@ -118,7 +118,8 @@ def add_secret(found: Settings) -> int:
 def seal_again(tables: Tables, values: Iterator[Sealed], newest: int) -> tuple[Counter[str], Counter[str]]:
     """Seal values anew that are not sealed under `newest`; return how many of each kind, and how many do not open."""
     done, shut = Counter[str](), Counter[str]()
-    old = (one for one in track(values, description="sealing anew", total=None) if one.number != newest)
+    shown = track(values, "sealing anew", total=None, console=Console(stderr=True))
+    old = (one for one in shown if one.number != newest)
     while some := list(islice(old, _AT_ONCE)):
         statements = []
         for one in some:
