@@ -62,6 +62,7 @@ SHORT_VRS: Final = frozenset(
 TEXT_VRS: Final = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 )
+_VRS: Final = {vr.encode(): vr for vr in LONG_VRS | SHORT_VRS}
 
 Bytes = bytes | memoryview
 
@@ -113,9 +114,11 @@ class Form(msgspec.Struct, frozen=True, eq=False):
         if not self.explicit:
             return dictionary_vr(tag), length, pos + 8
         code = bytes(data[pos + 4 : pos + 6])
-        if not (code.isalpha() and code.isupper()):
-            raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
-        vr = code.decode("ascii")
+        vr = _VRS.get(code, "")
+        if not vr:
+            if not (code.isalpha() and code.isupper()):
+                raise Quarantine("unreadable_dataset", "two letters of a VR were expected")
+            vr = code.decode("ascii")
         if vr in SHORT_VRS:
             return vr, self.short(data, pos + 6)[0], pos + 8
         if end - pos < 12:

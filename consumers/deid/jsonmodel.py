@@ -6,6 +6,7 @@ or with replacement characters: this is a reading, never what is written back.
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -53,9 +54,14 @@ def plain_text(value: Bytes) -> str:
 
 def text_of(element: Element, encodings: tuple[str, ...], vr: str = "") -> str:
     """Return the value of a text element, decoded, without pad; `vr` where its own is not to be believed."""
-    if (vr or element.vr) not in _DECODED:
-        return plain_text(element.value)
-    raw = bytes(element.value).rstrip(b"\x00 ")
+    return _decoded(bytes(element.value), encodings if (vr or element.vr) in _DECODED else None)
+
+
+@lru_cache(maxsize=16)  # who judges an element asks for its text several times
+def _decoded(value: bytes, encodings: tuple[str, ...] | None) -> str:
+    if encodings is None:
+        return plain_text(value)
+    raw = value.rstrip(b"\x00 ")
     return (
         decode_bytes(raw, list(encodings), _DELIMITERS)
         if not raw.isascii() or b"\x1b" in raw

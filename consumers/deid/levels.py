@@ -82,6 +82,16 @@ class Met(msgspec.Struct, frozen=True, eq=False, gc=False):
     deep: int
 
 
+class _Sequence(msgspec.Struct, frozen=True, eq=False):
+    """What is done to a sequence of one tag, and said of it, and how its first item and the others are cleaned."""
+
+    action: Action
+    first: "Level"
+    rest: "Level"
+    did: bytes
+    turns: bool
+
+
 class Level:
     """See the module; made by `root_level` and by each other."""
 
@@ -107,10 +117,13 @@ class Level:
         self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
         self.met: dict[bytes, Met] = {}
         self._after: dict[tuple[int, bytes], Level] = {}
-        self._sequences: dict[int, tuple[Action, Level, Level]] = {}
+        self._sequences: dict[int, _Sequence] = {}
 
-    def judge(self, element: Element, days: int | None = None) -> Cleaned:
-        """Return what becomes of an element that has a value; by `days` its patient's dates are moved."""
+    def judge(self, element: Element, days: int | None = None, raw: bytes = b"") -> Cleaned:
+        """Return what becomes of an element that has a value; by `days` its patient's dates are moved.
+
+        `raw` is the element as received, where it is written as it came if nothing is done to it.
+        """
         tag, encodings, big = element.tag, self._encodings, self.form.big
         root = self._place == "root"
         content, content_bulk, behind = content_parts(element, big=big, root=root)
@@ -123,7 +136,9 @@ class Level:
         if clean is not None:
             traces, text = residual.traces_of(clean, encodings)
             member = self._json(clean)
-            written, bulk = element_bytes(clean, self._task.syntax)
+            written, bulk = (
+                (raw, b"") if raw and clean is element else element_bytes(clean, self._task.syntax)
+            )
             if len(bulk) <= MEMO_BYTES:
                 written, bulk = b"".join((written, bulk)), b""
         return Cleaned(
@@ -218,11 +233,12 @@ class Level:
 
     def inside(self, tag: int) -> tuple["Level", "Level"]:
         """Return how the first item of a sequence is cleaned, and how the others."""
-        return self._sequence(tag)[1:]
+        known = self._sequence(tag)
+        return known.first, known.rest
 
     def join(self, tag: int, items: list[list[Cleaned]], raw: Bytes, *, closed: bool) -> Cleaned:
         """Return what becomes of a sequence whose items are cleaned; `raw` are its bytes."""
-        action, first, _ = self._sequence(tag)
+        known = self._sequence(tag)
         content = sequence_content(tag, items)
         names = [one.names for item in items for one in item if one.names]
         cleaned = Cleaned(
@@ -231,14 +247,14 @@ class Level:
             content=content.content,
             behind=content.behind,
             names=_NO_NAMES.union(*names) if names else _NO_NAMES,
-            vault=self._vault_sequence(tag, raw, closed=closed),
-            did=self._did(tag, "K" if action == "C" else action),
-            turns=self._turns(tag),
+            vault=self._vault_sequence(tag, raw, closed=closed) if self._place == "root" else NOTHING,
+            did=known.did,
+            turns=known.turns,
         )
-        if action == "X":
+        if known.action == "X":
             return cleaned
-        written = [] if action == "Z" else items
-        if first._place == "hollow":
+        written = [] if known.action == "Z" else items
+        if known.first._place == "hollow":
             written = written[:1]
         elif self._task.structured:
             written = [clean for item in written if (clean := self._content_item(item)) is not None]
@@ -337,15 +353,20 @@ class Level:
     def _turns(self, tag: int) -> bool:
         return tag in _TURNING or (bool(tag >> 16 & 1) and bool(self._task.safe) and is_creator(tag))
 
-    def _sequence(self, tag: int) -> tuple[Action, "Level", "Level"]:
-        """Return what is done to a sequence, and how its first item and the others are cleaned."""
+    def _sequence(self, tag: int) -> _Sequence:
         known = self._sequences.get(tag)
         if known is None:
             action = self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
             if action == "C" and dictionary_vr(tag) != "SQ":  # text was to be cleaned, and came as items
                 action = self._task.actions.strict(tag, nested=self._place != "root")
             first, rest = self._places(action)
-            known = self._sequences[tag] = (action, self._at(first), self._at(rest))
+            known = self._sequences[tag] = _Sequence(
+                action,
+                self._at(first),
+                self._at(rest),
+                self._did(tag, "K" if action == "C" else action),
+                self._turns(tag),
+            )
             self._task.held += _ELEMENT_COST
         return known
 
@@ -361,7 +382,7 @@ class Level:
                 return "nested", "nested"
 
     def _vault_sequence(self, tag: int, raw: Bytes, *, closed: bool) -> DicomJson:
-        if self._place != "root" or not is_kept(tag):
+        if not is_kept(tag):
             return {}
         items = read_items(raw, self.form, closed=closed)
         return kept_member(Element(tag, "SQ", items=items), self._encodings, big=self.form.big)

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, Protocol
 
+import msgspec
+
 from consumers.deid.codestream import comments
 from consumers.deid.elements import Bytes, Element
 from consumers.deid.jsonmodel import text_of
@@ -160,32 +162,38 @@ def check_output(steady: Iterable[bytes], other: Iterable[Bytes], names: frozens
     if any(any(map(part.__contains__, uids)) for part in (*parts, data)):
         raise Quarantine("residual_identifier", "a UID as it was, in the bytes of the clean dataset")
     words = frozenset([name for name in names if name[0] != _UID])
-    if _has_disguised(data, words) or any(_steady_has_disguised(part, words) for part in parts):
+    disguises = _disguises(words)
+    if _is_disguised(data, disguises) or any(_is_disguised_in_steady(part, disguises) for part in parts):
         raise Quarantine(
             "residual_identifier", "in wide characters or base64, in the bytes of the clean dataset"
         )
 
 
-def _has_disguised(data: bytes, words: frozenset[str]) -> bool:
-    heads, forms = _disguised(words)
-    if len(data) < _SHORT and heads.isdisjoint([data[at : at + _HEAD] for at in range(len(data))]):
-        return False  # one look at each place instead of hundreds of searches
-    return any(map(data.__contains__, forms))
+class _Disguises(msgspec.Struct, frozen=True, eq=False):
+    """In which forms words may hide: how each begins, and the forms. Compared by identity, which is what is cheap."""
 
-
-_steady_has_disguised = lru_cache(maxsize=512)(_has_disguised)  # some 10 kB each
+    heads: frozenset[bytes]
+    forms: tuple[bytes, ...]
 
 
 @lru_cache(maxsize=256)  # the instances of a study have the same
-def _disguised(words: frozenset[str]) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
-    """Return how each form of these words begins, and the forms."""
+def _disguises(words: frozenset[str]) -> _Disguises:
     tokens = {word[1:] for word in words if len(word) > _LONG_ENOUGH}
     cases = {form for token in tokens for form in (token, token.upper(), token.title())}
     # A token in either byte order, of ASCII at least, holds its letters with zeros between them.
     wide = {case.encode("utf-16-le").rstrip(b"\x00") for case in cases}
     wide |= {case.encode("utf-16-be") for case in cases if not case.isascii()}
     forms = wide | {form for case in cases for form in _base64(case.encode())}
-    return frozenset(form[:_HEAD] for form in forms), tuple(forms)
+    return _Disguises(frozenset(form[:_HEAD] for form in forms), tuple(forms))
+
+
+def _is_disguised(data: bytes, disguises: _Disguises) -> bool:
+    if len(data) < _SHORT and disguises.heads.isdisjoint([data[at : at + _HEAD] for at in range(len(data))]):
+        return False  # one look at each place instead of hundreds of searches
+    return any(map(data.__contains__, disguises.forms))
+
+
+_is_disguised_in_steady = lru_cache(maxsize=512)(_is_disguised)  # some 10 kB each
 
 
 def _base64(value: bytes) -> Iterator[bytes]:

@@ -53,7 +53,7 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    found, last = _Walk(data, level.days).root(level), -1
+    found, last = _Walk(data, level).root(level), -1
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
@@ -64,9 +64,10 @@ def walk(data: bytes, level: Level) -> list[Cleaned]:
 class _Walk:
     """No cursor: every method takes a position and returns the next one."""
 
-    def __init__(self, data: bytes, days: int | None) -> None:
+    def __init__(self, data: bytes, level: Level) -> None:
         self.data = data
-        self.days = days
+        self.days = level.days
+        self.form = level.form
         self.view = memoryview(data)
         self.left = MAX_ELEMENTS
         self.deepest = 0
@@ -212,8 +213,10 @@ class _Walk:
         raw = self.data[pos:stop]
         one = level.memo.get(raw) or level.turning.get(raw)
         if one is None:
-            one = level.judge(Element(tag, vr, raw[start - pos :]), days=self.days)
-            level.remember(raw, one, short=start - pos == 8)
+            short = start - pos == 8  # a header without bytes that mean nothing
+            as_it_came = raw if short and not len(raw) % 2 and level.form is self.form else b""
+            one = level.judge(Element(tag, vr, raw[start - pos :]), self.days, as_it_came)
+            level.remember(raw, one, short=short)
         return one
 
     def undefined(

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 #: -s: as much of each buffer as holds a record's header, or the response's command set.
 STRACE: Final = (
-    "strace", "-f", "-qq", "-y", "-s", "1500", "-e", "trace=openat,fdatasync,fsync,pwritev,pwritev2,sendto",
+    "strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "1500", "-e", "trace=openat,fdatasync,fsync,pwritev,pwritev2,sendto",
 )  # fmt: skip
 _UNFINISHED: Final = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
 _RESUMED: Final = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")

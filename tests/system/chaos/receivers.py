@@ -24,7 +24,7 @@ _SOURCE = '[[source]]\nname = "local"\nproject = "{project}"\naddresses = ["127.
 class Receiver:
     """A receiver with a home of its own; `under` is a command that runs it, `plug` what changes it."""
 
-    _next_port = 28112
+    _next_port = 28112 + os.getpid() % 200 * 4  # two runs that begin together do not meet
 
     def __init__(
         self,
