@@ -74,11 +74,12 @@ def rewrap() -> None:
     """Seal anew, under the latest secret, what older ones sealed. A second time changes nothing."""
     with told():
         found = settings()
+        newest = max(sealing_secrets(found))
         with opened(found.trusted) as tables, audited(found, "keys", begins=True, step="rewrap") as entry:
-            done, shut = seal_again(tables, _values(found, tables), max(sealing_secrets(found)))
+            done, shut = seal_again(tables, _values(found, tables), newest)
             entry |= {"values": done.total(), "shut": shut.total()}
     click.echo("".join(f"{count:8} {kept}\n" for kept, count in sorted(done.items())), nl=False)
-    click.echo(f"{done.total()} sealed anew under secret {max(sealing_secrets(found))}")
+    click.echo(f"{done.total()} sealed anew under secret {newest}")
     if shut:
         said = ", ".join(f"{count} {kept}" for kept, count in sorted(shut.items()))
         fail(

@@ -54,10 +54,11 @@ def plain_text(value: Bytes) -> str:
 
 def text_of(element: Element, encodings: tuple[str, ...], vr: str = "") -> str:
     """Return the value of a text element, decoded, without pad; `vr` where its own is not to be believed."""
-    return _decoded(bytes(element.value), encodings if (vr or element.vr) in _DECODED else None)
+    value = bytes(element.value)
+    decoded = _decoded_lately if len(value) <= MAX_VALUE else _decoded
+    return decoded(value, encodings if (vr or element.vr) in _DECODED else None)
 
 
-@lru_cache(maxsize=16)  # who judges an element asks for its text several times
 def _decoded(value: bytes, encodings: tuple[str, ...] | None) -> str:
     if encodings is None:
         return plain_text(value)
@@ -67,6 +68,9 @@ def _decoded(value: bytes, encodings: tuple[str, ...] | None) -> str:
         if not raw.isascii() or b"\x1b" in raw
         else raw.decode()
     )
+
+
+_decoded_lately = lru_cache(maxsize=16)(_decoded)  # who judges an element asks for its text several times
 
 
 def json_of(
