@@ -6,7 +6,7 @@ not in it: `prodrome up` makes new ones. The clean side is made again from what 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,8 @@ from commands.auditing import audited
 from commands.wiring import opened, settings, told
 from infra.backup import BadBackup, read, write
 from infra.cassandra import Statement, Tables
-from infra.secret_files import read_secret, write_secret
-from infra.settings import MASTER, RETIRED, Settings, parse_secrets, sealing_secrets
+from infra.secret_files import key_text, parse_secrets, read_secret, write_secret
+from infra.settings import Settings, sealing_secrets
 from schemas.errors import SettingsError
 
 #: What the way back needs, and what decides whether a later arrival is a duplicate.
@@ -151,13 +151,6 @@ def key_goes_back(found: Settings, file: Path, passphrase: str, *, force: bool) 
             " --force replaces it; back it up first"
         )
     write_secret(path, key_text(here | backed_up) + "\n")
-
-
-def key_text(secrets: Mapping[int, bytes]) -> str:
-    """Return secrets as the lines of a key file; see `infra.settings.sealing_secrets`."""
-    return "\n".join(
-        secrets[number].hex() if number in secrets else RETIRED for number in range(MASTER, max(secrets) + 1)
-    )
 
 
 def put_back(tables: Tables, file: Path, passphrase: str, total: int) -> int:

@@ -33,7 +33,8 @@ from infra.cassandra import Statement
 from infra.clock import SystemClock
 from infra.connections import kafka_of
 from infra.kafka import Producer, retentions
-from infra.settings import MASTER, Settings, sealing_secrets
+from infra.secret_files import MASTER
+from infra.settings import Settings, sealing_secrets
 from infra.spool import SpoolLimits, readers, recycling
 from schemas.codec import encode
 from schemas.events import Lifecycle, Pointer

@@ -17,15 +17,14 @@ from rich.progress import track
 from rich.table import Table
 
 from commands.auditing import audited
-from commands.backup import key_text
 from commands.wiring import fail, opened, settings, told
 from consumers.kept import Kept
 from consumers.sealed import Sealed, sealed_values
 from consumers.vault import Vault
 from infra.cassandra import Tables
 from infra.seal import MOST_SECRETS
-from infra.secret_files import write_secret
-from infra.settings import MASTER, Settings, sealing_secrets
+from infra.secret_files import MASTER, key_text, write_secret
+from infra.settings import Settings, sealing_secrets
 from schemas.errors import BadMessage, SettingsError
 
 _AT_ONCE = 256

@@ -23,7 +23,8 @@ from consumers.deid.keys import ProjectKeys
 from consumers.vault import Vault
 from infra.cassandra import Tables
 from infra.objects import Store
-from infra.settings import MASTER, Settings, sealing_secrets
+from infra.secret_files import MASTER
+from infra.settings import Settings, sealing_secrets
 from schemas.errors import BadMessage, ProdromeError
 from schemas.events import Manifest, ManifestInstance, Pointer, Prediction
 

@@ -14,7 +14,8 @@ import msgspec
 from consumers.deid.keys import ProjectKeys
 from infra.objects import open_store
 from infra.seal import Sealer
-from infra.settings import MASTER, Settings, sealing_secrets
+from infra.secret_files import MASTER
+from infra.settings import Settings, sealing_secrets
 from schemas.codec import body
 from schemas.errors import BadMessage
 from schemas.events import InstanceReceived, Intake, Pointer
@@ -23,7 +24,7 @@ _PURPOSE: Final = "quarantine"
 
 
 class Kept:
-    """Reads and writes the quarantine's sealed bytes; holds the master secret."""
+    """Reads and writes the quarantine's sealed bytes; holds the secrets."""
 
     def __init__(self, settings: Settings) -> None:
         secrets, key_id = sealing_secrets(settings), settings.deidentify.key_id

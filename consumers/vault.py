@@ -16,7 +16,7 @@ from consumers.boundary import Crossing
 from consumers.deid.keys import ProjectKeys
 from infra.cassandra import Statement, Tables
 from infra.seal import Sealer
-from infra.settings import MASTER
+from infra.secret_files import MASTER
 
 _STUDY: Final = "INSERT INTO vault_studies (project, study, key_id, sealed) VALUES (?, ?, ?, ?)"
 _INSTANCE: Final = "INSERT INTO vault_instances (project, study, sop, key_id, sealed) VALUES (?, ?, ?, ?, ?)"

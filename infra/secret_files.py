@@ -6,6 +6,7 @@ nowhere else; no message here repeats it.
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,8 @@ from schemas.errors import SettingsError
 
 #: 128 random bits in hexadecimal; a word that somebody thought of is shorter.
 TOKEN_CHARACTERS: Final = 32
+MASTER: Final = 1  # number of the secret of which pseudonyms are made, among those of a key file
+RETIRED: Final = "-"  # the line of a secret that seals nothing any more
 
 
 def read_secret(path: Path, hint: str) -> str:
@@ -59,6 +62,36 @@ def read_tokens(path: Path, hint: str) -> tuple[str, ...]:
     if not tokens or min(map(len, tokens)) < TOKEN_CHARACTERS:
         raise SettingsError(f"{path}: expected lines of at least {TOKEN_CHARACTERS} random characters")
     return tokens
+
+
+def parse_secrets(text: str, name: str) -> dict[int, bytes]:
+    """Return the secrets (32 bytes each) of a key file's text by number: its lines, of which some may have been retired.
+
+    Raises
+    ------
+    SettingsError
+        A line is not 64 hexadecimal digits; `name` is said before it.
+    """
+    found = {}
+    for number, line in enumerate(text.split("\n"), MASTER):
+        if line == RETIRED and number != MASTER:
+            continue
+        try:
+            found[number] = bytes.fromhex(line)
+        except ValueError:
+            found[number] = b""
+        if len(found[number]) != 32:
+            raise SettingsError(
+                f"{name}, line {number}: expected 64 hexadecimal digits, came {len(line)} characters"
+            )
+    return found
+
+
+def key_text(secrets: Mapping[int, bytes]) -> str:
+    """Return secrets as the lines of a key file; the way back of `parse_secrets`."""
+    return "\n".join(
+        secrets[number].hex() if number in secrets else RETIRED for number in range(MASTER, max(secrets) + 1)
+    )
 
 
 def write_secret(path: Path, text: str) -> None:

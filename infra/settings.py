@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
-from infra.secret_files import read_secret
+from infra.secret_files import MASTER, parse_secrets, read_secret
 from schemas.errors import SettingsError
 from schemas.sources import Source
 
@@ -25,8 +25,6 @@ PREFIX: Final = "PRODROME_"
 ENV_FILE: Final = PREFIX + "ENV_FILE"
 #: Made with the gateway of one machine.
 GATEWAY_BUCKET: Final = "dicom"
-MASTER: Final = 1  # number of the secret of which pseudonyms are made, among those of the key file
-RETIRED: Final = "-"
 T = TypeVar("T")
 
 
@@ -370,7 +368,7 @@ def master_key(settings: Settings) -> bytes:
 def sealing_secrets(settings: Settings) -> dict[int, bytes]:
     """Return the secrets (32 bytes each) that seal and open what is trusted, by number: the master is 1.
 
-    They are the lines of the master key's file, in order; one that was retired left `RETIRED`.
+    They are the lines of the master key's file, in order (`infra.secret_files.parse_secrets`).
 
     Raises
     ------
@@ -380,23 +378,6 @@ def sealing_secrets(settings: Settings) -> dict[int, bytes]:
     path = Path(settings.deidentify.master_key_file)
     text = read_secret(path, "`prodrome up` makes a master key, or restore your backup")
     return parse_secrets(text, str(path))
-
-
-def parse_secrets(text: str, name: str) -> dict[int, bytes]:
-    """Return the secrets of a key file's text; see `sealing_secrets`."""
-    found = {}
-    for number, line in enumerate(text.split("\n"), MASTER):
-        if line == RETIRED and number != MASTER:
-            continue
-        try:
-            found[number] = bytes.fromhex(line)
-        except ValueError:
-            found[number] = b""
-        if len(found[number]) != 32:
-            raise SettingsError(
-                f"{name}, line {number}: expected 64 hexadecimal digits, came {len(line)} characters"
-            )
-    return found
 
 
 def _components() -> dict[str, Any]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.backup import key_text
-from infra.settings import load, master_key, parse_secrets, rows, sealing_secrets, sources
+from infra.secret_files import key_text, parse_secrets
+from infra.settings import load, master_key, rows, sealing_secrets, sources
 from schemas.errors import SettingsError
 
 KEY = "00" * 32
