@@ -49,6 +49,8 @@ PACKAGE: Final = CHECKOUT / "scoring" / "models" / "density"
 #: A whole T1 series, used where it lies beside the checkout.
 SHARED_HEAD: Final = CHECKOUT.parent / "shared" / "data" / "brain-mri" / "dicoms"
 
+Prediction = dict[str, Any]
+
 console = Console()
 
 
@@ -74,6 +76,27 @@ def demo() -> None:
     raise SystemExit(1 if shown.failed else 0)
 
 
+class Arrived:
+    """The predictions of a topic as they arrive, each once.
+
+    A message comes again, and after others, where its role was restarted (docs/subscribing.md): what was heard is
+    told by its id, never by its place.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Prediction] = {}
+
+    def hear(self, message: bytes) -> None:
+        """Take a message's value; one that was heard before changes nothing."""
+        prediction: Prediction = json.loads(message)
+        self._by_id.setdefault(prediction["prediction_id"], prediction)
+
+    def of(self, study: str) -> list[Prediction]:
+        """Return what was said of a study once it was complete, the lowest revision first."""
+        heard = [p for p in list(self._by_id.values()) if p["study_instance_uid"] == study]
+        return sorted((p for p in heard if p["outcome"] != "incomplete"), key=lambda p: int(p["revision"]))
+
+
 class Demo:
     """One run: its exams, the predictions as they arrive, and what did not hold."""
 
@@ -88,7 +111,7 @@ class Demo:
         keys = ProjectKeys.derive(master_key(found), "default", found.deidentify.key_id)
         self._pseudonym = keys.pseudonymous_uid
         self.studies = [self._pseudonym(_study(exam)) for exam in self.exams]
-        self.arrived: list[dict[str, Any]] = []
+        self.arrived = Arrived()
         self._stopping = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
@@ -118,41 +141,43 @@ class Demo:
             console.print(f"patient {exam.patient + 1}: {exam.statement}; known inside as study {study}")
 
     def _show_predictions(self, files: dict[int, dict[str, Path]]) -> None:
-        self._wait(
-            "two predictions", lambda: {p["study_instance_uid"] for p in self._of_run()} == set(self.studies)
-        )
+        self._wait("two predictions", lambda: all(map(self.arrived.of, self.studies)))
         for i, study in enumerate(self.studies):
-            prediction = next(p for p in self._of_run() if p["study_instance_uid"] == study)
-            self._compare(i, prediction, files[i])
+            self._compare(i, self.arrived.of(study)[-1], files[i])
 
     def _send_again(self, files: list[Path], before: dict[str, int]) -> None:
-        count = len(self._of_run())
+        count = self._count()
         self._send(files, "sending the first exam again")
         self._wait(
             "all duplicates settled", lambda: self._balance()["duplicate"] - before["duplicate"] == len(files)
         )
         self._check(
             "an exam sent twice changes nothing: 4 duplicates, no new prediction",
-            len(self._of_run()) == count,
+            self._count() == count,
         )
 
     def _spot_view(self) -> None:
-        count = len(self._of_run())
+        count, revision = self._count(), self._next_revision(0)
         path = self._write_one(0, "spot", to_bytes(spot_view(self.exams[0])))
         self._send([path], "adding a spot view")
-        self._wait("revision 2 to be scored", lambda: self._scored(0, 2))
-        self._check("a spot view makes revision 2 and changes no prediction", len(self._of_run()) == count)
+        self._wait(f"revision {revision} to be scored", lambda: self._scored(0, revision))
+        self._check(
+            f"a spot view makes revision {revision} and changes no prediction", self._count() == count
+        )
 
     def _repeated_view(self, files: dict[str, Path]) -> None:
-        count = len(self._of_run())
+        study, revision, count = self.studies[1], self._next_revision(1), self._count()
+        first = self.arrived.of(study)[-1]
         path = self._write_one(1, "repeat", to_bytes(repeated_view(self.exams[1])))
         self._send([path], "repeating the left CC view")
-        self._wait("the superseding prediction", lambda: len(self._of_run()) == count + 1)
-        newest = self._of_run()[-1]
-        first = next(p for p in self._of_run() if p["study_instance_uid"] == self.studies[1])
+        self._wait("the superseding prediction", lambda: self.arrived.of(study)[-1]["revision"] >= revision)
+        newest = self.arrived.of(study)[-1]
         self._compare(1, newest, {**files, "L-CC": path})
-        holds = newest["supersedes"] == first["prediction_id"] and newest["revision"] == 2
-        self._check("a repeated view gives revision 2 and one prediction that supersedes the first", holds)
+        holds = (newest["supersedes"], newest["revision"]) == (first["prediction_id"], revision)
+        self._check(
+            f"a repeated view gives revision {revision} and one prediction that supersedes the first",
+            holds and self._count() == count + 1,
+        )
 
     def _show_query(self) -> None:
         table = Table(
@@ -160,7 +185,7 @@ class Demo:
         )
         with opened(self.found.clean) as tables:
             for i, study in enumerate(self.studies):
-                patient = next(p["patient_id"] for p in self._of_run() if p["study_instance_uid"] == study)
+                patient = self.arrived.of(study)[-1]["patient_id"]
                 heads = [s for s in studies_of(tables, "default", patient) if s["study"] == study]
                 instances = instances_of(tables, "default", study)
                 effective = [p for p in predictions_of(tables, "default", study) if p["effective"]]
@@ -181,10 +206,8 @@ class Demo:
         console.print(f"patient 3: {said}, {len(files)} slices; known inside as study {study}")
         self._send(files, "sending a head")
         begun = time.monotonic()
-        self._wait(
-            "its prediction", lambda: any(p["study_instance_uid"] == study for p in list(self.arrived))
-        )
-        found = next(p for p in list(self.arrived) if p["study_instance_uid"] == study)
+        self._wait("its prediction", lambda: bool(self.arrived.of(study)))
+        found = self.arrived.of(study)[-1]
         console.print(f"predicted {time.monotonic() - begun:.1f} s after the last acknowledgement")
         if found["outcome"] == "predicted":
             table = Table("measurement", "value", "of passes moved by a voxel", "confidence",
@@ -213,11 +236,11 @@ class Demo:
 
     # parts of them
 
-    def _compare(self, patient: int, prediction: dict[str, Any], files: dict[str, Path]) -> None:
+    def _compare(self, patient: int, prediction: Prediction, files: dict[str, Path]) -> None:
         expected = reference({view: path.read_bytes() for view, path in files.items()}, self.weights)
         table = Table("class", "prodrome", "reference", "difference",
                       title=f"patient {patient + 1}, revision {prediction['revision']}, {prediction['status']}: "
-                      f"{prediction['category']}")  # fmt: skip
+                      f"{prediction['category'] or prediction['outcome']}")  # fmt: skip
         worst = 0.0
         for name, value in expected.items():
             got = prediction["probabilities"].get(name, float("nan"))
@@ -228,8 +251,12 @@ class Demo:
             f"patient {patient + 1} agrees with the reference within {TOLERANCE:g}", worst <= TOLERANCE
         )
 
-    def _of_run(self) -> list[dict[str, Any]]:
-        return [p for p in list(self.arrived) if p["study_instance_uid"] in self.studies]
+    def _count(self) -> int:
+        return sum(len(self.arrived.of(study)) for study in self.studies)
+
+    def _next_revision(self, patient: int) -> int:
+        """Return the revision that one more image makes: 2, unless a stage was away while the exam came."""
+        return int(self.arrived.of(self.studies[patient])[-1]["revision"]) + 1
 
     def _scored(self, patient: int, revision: int) -> bool:
         """Whether the model has an answer for this revision of a patient's study."""
@@ -257,7 +284,7 @@ class Demo:
 
     def _listen(self) -> None:
         for message in _follow(self.found, self._stopping):
-            self.arrived.append(json.loads(message))
+            self.arrived.hear(message)
 
     def _wait(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS

@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -134,3 +135,21 @@ def members(house: House) -> dict[str, list[str]]:
     admin = AdminClient(client_config(kafka_of(house.settings.trusted)))
     found = admin.describe_consumer_groups(list(GROUPS))
     return {group: [m.member_id for m in future.result().members] for group, future in found.items()}
+
+
+@pytest.mark.skipif(not LONG, reason="a whole demo: make chaos")
+def test_the_demo_while_stages_are_killed(house: House, chance: random.Random) -> None:
+    """`prodrome demo` with a stage killed every few seconds: all that it checks holds, and it ends with status 0."""
+    assert house.prodrome("models", "promote", "dementia-t1@1.0.0").returncode == 0
+    with ThreadPoolExecutor(1) as other:
+        demo = other.submit(house.prodrome, "demo")
+        kills = 0
+        while not demo.done():
+            time.sleep(chance.uniform(1.0, 5.0))
+            kill(house, chance.choice(["relay", "deidentify", "catalog", "ledger", "score"]))
+            kills += 1
+    done = demo.result()
+    assert house.prodrome("models", "retire", "dementia-t1").returncode == 0
+    print(f"{kills} kills", done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kills > 5
