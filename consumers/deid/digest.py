@@ -135,7 +135,8 @@ def sequence_content(tag: int, items: Sequence[Iterable[Content]]) -> Parts:
         for one in item:
             if one.content:
                 parts.append(here + one.content + one.content_bulk)
-                parts += [here + part for part in one.behind]
+                if one.behind:
+                    parts += [here + part for part in one.behind]
     return Parts(pack_path(tag, 0) + _PACK_LENGTH(len(items)), behind=tuple(parts))
 
 

@@ -38,7 +38,6 @@ from consumers.deid.jsonmodel import (
     encodings_of,
     entry_of,
     member_of,
-    object_of,
     plain_text,
     text_of,
 )
@@ -48,10 +47,11 @@ from consumers.deid.private import Blocks, SafeTable, is_creator, reserved
 from consumers.deid.profile import Action, Actions
 from consumers.deid.pseudonyms import OWN
 from consumers.deid.rules import as_known, clean_leaf, readable
+from consumers.deid.sequences import Kept, Shell, kept_of, shell_of
 from consumers.deid.structured import TEXT_VALUE, item_action
 from consumers.deid.syntaxes import Syntax
 from consumers.deid.vault import is_kept, kept_member
-from consumers.deid.writer import element_bytes, item_header, sequence_header
+from consumers.deid.writer import element_bytes
 
 MEMO_BYTES: Final = 512  # an element; longer ones seldom come twice
 MEMO_SEQUENCE: Final = 8192  # a sequence; longer ones are walked each time
@@ -82,14 +82,16 @@ class Met(msgspec.Struct, frozen=True, eq=False, gc=False):
     deep: int
 
 
-class _Sequence(msgspec.Struct, frozen=True, eq=False):
+class Inside(msgspec.Struct, frozen=True, eq=False):
     """What is done to a sequence of one tag, and said of it, and how its first item and the others are cleaned."""
 
+    tag: int
     action: Action
     first: "Level"
     rest: "Level"
     did: bytes
     turns: bool
+    shell: Shell
 
 
 class Level:
@@ -117,7 +119,7 @@ class Level:
         self.runs: dict[bytes, tuple[bytes, Cleaned]] = {}
         self.met: dict[bytes, Met] = {}
         self._after: dict[tuple[int, bytes], Level] = {}
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, Inside] = {}
 
     def judge(self, element: Element, days: int | None = None, raw: bytes = b"") -> Cleaned:
         """Return what becomes of an element that has a value; by `days` its patient's dates are moved.
@@ -231,69 +233,48 @@ class Level:
             self._place, IMPLICIT, self._encodings, signed=self._signed, blocks=self._blocks
         )
 
-    def inside(self, tag: int) -> tuple["Level", "Level"]:
-        """Return how the first item of a sequence is cleaned, and how the others."""
-        known = self._sequence(tag)
-        return known.first, known.rest
+    def inside(self, tag: int) -> Inside:
+        """Return how a sequence is cleaned."""
+        known = self._sequences.get(tag)
+        if known is None:
+            action = self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
+            if action == "C" and dictionary_vr(tag) != "SQ":  # text was to be cleaned, and came as items
+                action = self._task.actions.strict(tag, nested=self._place != "root")
+            first, rest = self._places(action)
+            known = self._sequences[tag] = Inside(
+                tag,
+                action,
+                self._at(first),
+                self._at(rest),
+                self._did(tag, "K" if action == "C" else action),
+                self._turns(tag),
+                shell_of(tag, self._task.syntax),
+            )
+            self._task.held += _ELEMENT_COST
+        return known
 
-    def join(self, tag: int, items: list[list[Cleaned]], raw: Bytes, *, closed: bool) -> Cleaned:
+    def join(self, inside: Inside, items: list[list[Cleaned]], raw: Bytes, *, closed: bool) -> Cleaned:
         """Return what becomes of a sequence whose items are cleaned; `raw` are its bytes."""
-        known = self._sequence(tag)
-        content = sequence_content(tag, items)
+        kept = Kept()
+        if inside.action != "X":
+            written = [] if inside.action == "Z" else items
+            if inside.first._place == "hollow":
+                written = written[:1]
+            elif self._task.structured:
+                written = [clean for item in written if (clean := self._content_item(item)) is not None]
+            kept = kept_of(inside.shell, written)
+        content = sequence_content(inside.tag, items)
         names = [one.names for item in items for one in item if one.names]
-        cleaned = Cleaned(
-            tag,
-            Element(tag, "SQ", items=()),
-            content=content.content,
-            behind=content.behind,
-            names=_NO_NAMES.union(*names) if names else _NO_NAMES,
-            vault=self._vault_sequence(tag, raw, closed=closed) if self._place == "root" else NOTHING,
-            did=known.did,
-            turns=known.turns,
-        )
-        if known.action == "X":
-            return cleaned
-        written = [] if known.action == "Z" else items
-        if known.first._place == "hollow":
-            written = written[:1]
-        elif self._task.structured:
-            written = [clean for item in written if (clean := self._content_item(item)) is not None]
-        return self._with_items(cleaned, written)
-
-    def _with_items(self, cleaned: Cleaned, items: list[list[Cleaned]]) -> Cleaned:
-        """Return a sequence with the items that it keeps: one pass, for this is most of what a multi-frame costs."""
-        body: list[bytes] = []
-        json: list[bytes] = []
-        did: list[bytes] = []
-        traces: dict[str, residual.Where] = {}
-        text: list[str] = []
-        personal = False
-        for item in items:
-            parts: list[Bytes] = []
-            for one in item:
-                parts += (one.written, one.bulk) if one.bulk else (one.written,)
-                personal |= one.personal
-                if one.traces:
-                    traces.update(one.traces)
-                if one.text:
-                    text.append(one.text)
-            encoded = b"".join(parts)
-            body += (item_header(len(encoded), self._task.syntax), encoded)
-            json.append(object_of([one.json for one in item]))
-            if not cleaned.did:
-                did.append(object_of([one.did for one in item]))
-        tag, encoded, inside = cleaned.tag, b"".join(body), b",".join(did)
-        return replace(
-            cleaned,
-            did=b'"%08X":[%b]' % (tag, inside) if inside.strip(b"{},") else cleaned.did,
-            personal=personal,
-            written=sequence_header(tag, len(encoded), self._task.syntax) + encoded,
-            json=b'"%08X":{"vr":"SQ","Value":[%b]}' % (tag, b",".join(json))
-            if items
-            else b'"%08X":{"vr":"SQ"}' % tag,
-            traces=traces,
-            text="\n".join(text),
-        )
+        return Cleaned(
+            inside.tag, inside.shell.element, kept.written, b"", content.content, b"", kept.json, kept.traces, kept.text,
+            _NO_NAMES.union(*names) if names else _NO_NAMES,
+            "",
+            self._vault_sequence(inside.tag, raw, closed=closed) if self._place == "root" else NOTHING,
+            inside.did or kept.did,
+            kept.personal,
+            content.behind,
+            inside.turns,
+        )  # fmt: skip
 
     def _judged(self, element: Element, days: int | None) -> tuple[Element | None, bytes, bool]:
         """Return what an element becomes, what the manifest says of it, and whether it depends on the patient."""
@@ -352,23 +333,6 @@ class Level:
 
     def _turns(self, tag: int) -> bool:
         return tag in _TURNING or (bool(tag >> 16 & 1) and bool(self._task.safe) and is_creator(tag))
-
-    def _sequence(self, tag: int) -> _Sequence:
-        known = self._sequences.get(tag)
-        if known is None:
-            action = self._action(tag) if readable(Element(tag, "SQ", items=())) else "X"
-            if action == "C" and dictionary_vr(tag) != "SQ":  # text was to be cleaned, and came as items
-                action = self._task.actions.strict(tag, nested=self._place != "root")
-            first, rest = self._places(action)
-            known = self._sequences[tag] = _Sequence(
-                action,
-                self._at(first),
-                self._at(rest),
-                self._did(tag, "K" if action == "C" else action),
-                self._turns(tag),
-            )
-            self._task.held += _ELEMENT_COST
-        return known
 
     def _places(self, action: Action) -> tuple[Place, Place]:
         match action:

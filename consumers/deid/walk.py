@@ -133,17 +133,18 @@ class _Walk:
         """Clean the elements up to `end`, or up to an item delimiter where the item is `closed` by one."""
         if depth > MAX_DEPTH:
             raise Quarantine("over_limit", f"nested deeper than {MAX_DEPTH}")
-        self.deepest = max(self.deepest, depth)
-        data, sizes, memo = self.data, level.sizes, level.memo
+        if depth > self.deepest:
+            self.deepest = depth
+        data, sizes, memo, met = self.data, level.sizes, level.memo, level.met
         found: list[Cleaned] = []
         while pos < end:
             if len(found) > MAX_IN_ITEM:
                 raise Quarantine("over_limit", f"more than {MAX_IN_ITEM} elements in one item")
-            form = data[pos : pos + 8]
-            stop = pos + sizes.get(form, _FAR)
-            one = memo.get(data[pos:stop]) if stop <= end else None
-            if one is None and form in level.met:
-                one, stop = self.again(level.met[form], pos, end, depth)
+            form, one = data[pos : pos + 8], None
+            if form in met:
+                one, stop = self.again(met[form], pos, end, depth)
+            elif form in sizes and (stop := pos + sizes[form]) <= end:
+                one = memo.get(data[pos:stop])
             if one is None:
                 if end - pos < 8:
                     raise Quarantine("truncated", f"{end - pos} bytes where an element was expected")
@@ -154,7 +155,7 @@ class _Walk:
                     break
                 one, stop = self.nested(form, tag, length, pos, end, level, depth)
                 level = level.after(one)
-                sizes, memo = level.sizes, level.memo
+                sizes, memo, met = level.sizes, level.memo, level.met
             found.append(one)
             pos = stop
         if closed:
@@ -235,8 +236,8 @@ class _Walk:
         self, tag: int, pos: int, end: int, level: Level, depth: int, *, closed: bool
     ) -> tuple[Cleaned, int]:
         """Clean the items up to `end`, or up to the sequence delimiter where the sequence is `closed` by one."""
-        inside, rest = level.inside(tag)
-        start, undefined = pos, closed
+        inside = level.inside(tag)
+        start, undefined, next_level = pos, closed, inside.first
         items: list[list[Cleaned]] = []
         while pos < end:
             mark, length = level.form.item_header(self.data, pos, end)
@@ -249,9 +250,9 @@ class _Walk:
             stop = end if length == UNDEFINED else pos + length
             if stop > end:
                 raise Quarantine("truncated", f"an item of {length} bytes declared, {end - pos} present")
-            item, pos = self.elements(pos, stop, inside, depth + 1, closed=length == UNDEFINED)
+            item, pos = self.elements(pos, stop, next_level, depth + 1, closed=length == UNDEFINED)
             items.append(item)
-            inside = rest
+            next_level = inside.rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
-        return level.join(tag, items, self.view[start:pos], closed=undefined), pos
+        return level.join(inside, items, self.view[start:pos], closed=undefined), pos

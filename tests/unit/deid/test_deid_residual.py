@@ -4,8 +4,11 @@ import base64
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planting import CT, SOP, base, nested, text, verdict
 
+from consumers.deid import residual
 from consumers.deid.codestream import comments
 from consumers.deid.elements import Element
 from consumers.deid.engine import Profile
@@ -107,3 +110,21 @@ def test_a_name_in_disguise_stops_the_instance(
     wide = Element(0x00282000, "OB", bytes(700) + case("mustermann").encode("utf-16-be"))  # ICCProfile
     assert verdict(base(CT, name, wide), profile).startswith("residual_identifier")
     assert verdict(base(CT, name, text(FREE_TEXT, base64.b64encode(b"body coil").decode())), profile) == ""
+
+
+FORMS = sorted(residual._disguises(frozenset({"wmustermann", "werika", "wmüller-lüdenscheidt"})).forms)
+
+
+@given(
+    forms=st.lists(st.sampled_from(FORMS), max_size=3),
+    between=st.lists(st.binary(max_size=40), min_size=3, max_size=3),
+    cut=st.integers(0, 3),
+)
+def test_one_look_at_each_place_finds_what_searching_finds(
+    forms: list[bytes], between: list[bytes], cut: int
+) -> None:
+    """Whatever stands around a form, and where the last one is cut: the answer is that of a search for every form."""
+    disguises = residual._disguises(frozenset({"wmustermann", "werika", "wmüller-lüdenscheidt"}))
+    parts = [part for pair in zip(between, forms, strict=False) for part in pair]
+    data = b"".join(parts)[: -cut or None]
+    assert residual._is_disguised(data, disguises) == any(form in data for form in FORMS)
