@@ -37,7 +37,7 @@ from consumers.deid.keys import ProjectKeys
 from consumers.deid.levels import root_level
 from consumers.deid.model import Deidentified, DicomJson, InstanceFacts, IntakeContext, VaultEntry
 from consumers.deid.order import acquisition_rank, acquisition_time
-from consumers.deid.part10 import file_meta, split_part10
+from consumers.deid.part10 import file_meta, read_part10, split_part10
 from consumers.deid.picture import PixelCleaner
 from consumers.deid.profile import Profile
 from consumers.deid.profiles import basic_profile, load_profile
@@ -72,13 +72,15 @@ def deidentify(
     profile: Profile,
     keys: ProjectKeys,
     cleaner: PixelCleaner | None = None,
+    *,
+    start: int = 0,
 ) -> Deidentified:
     """De-identify one dataset.
 
     Parameters
     ----------
     raw : bytes
-        The dataset as received, without preamble and file meta.
+        The dataset as received.
     context : IntakeContext
         What is known besides.
     profile : Profile
@@ -87,6 +89,8 @@ def deidentify(
         Of the project.
     cleaner : PixelCleaner, optional
         Who cleans pixels, for a profile with `clean_pixel_data`.
+    start : int
+        Where the dataset begins in `raw`: behind preamble and file meta, where it has them.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def deidentify(
     """
     with _quiet():
         try:
-            return _deidentify(raw, context, profile, keys, cleaner)
+            return _deidentify(raw, start, context, profile, keys, cleaner)
         except Quarantine:
             raise
         except Exception as error:  # RecursionError and MemoryError among them
@@ -113,7 +117,7 @@ def clean_file(
     cleaner: PixelCleaner | None = None,
 ) -> Deidentified:
     """De-identify a DICOM file held in memory; raises as `deidentify`."""
-    syntax, sop_class, instance, dataset = split_part10(file_bytes)
+    syntax, sop_class, instance, start = read_part10(file_bytes)
     context = IntakeContext(
         project=project,
         transfer_syntax_uid=syntax,
@@ -121,7 +125,7 @@ def clean_file(
         sop_instance_uid=instance,
         admit_burned_in=admit_burned_in,
     )
-    return deidentify(dataset, context, profile, keys, cleaner)
+    return deidentify(file_bytes, context, profile, keys, cleaner, start=start)
 
 
 def deidentify_file(file_bytes: bytes, profile: Profile, keys: ProjectKeys, **options: Any) -> bytes:
@@ -147,11 +151,16 @@ def first_release_ids(
 
 
 def _deidentify(
-    raw: bytes, context: IntakeContext, profile: Profile, keys: ProjectKeys, cleaner: PixelCleaner | None
+    raw: bytes,
+    start: int,
+    context: IntakeContext,
+    profile: Profile,
+    keys: ProjectKeys,
+    cleaner: PixelCleaner | None,
 ) -> Deidentified:
     syntax = syntax_of(context.transfer_syntax_uid)
-    data = inflate(raw) if syntax.deflated else raw
-    header, days = _cleaned(data, context, syntax, profile, keys)
+    data, start = (inflate(raw[start:]), 0) if syntax.deflated else (raw, start)
+    header, days = _cleaned(data, start, context, syntax, profile, keys)
     check_uids(header, context)
     names = frozenset[str]().union(*[one.names for one in header.found])
     pixels = admit(header, context, profile, syntax, names, cleaner)
@@ -173,16 +182,16 @@ def _searchable(found: list[Cleaned]) -> tuple[list[bytes], list[Bytes]]:
 
 
 def _cleaned(
-    data: bytes, context: IntakeContext, syntax: Syntax, profile: Profile, keys: ProjectKeys
+    data: bytes, start: int, context: IntakeContext, syntax: Syntax, profile: Profile, keys: ProjectKeys
 ) -> tuple[Header, int | None]:
     """Walk the dataset by the table of its SOP class and the offset of its patient, guessed first; return both."""
     guess = root_level(profile.actions(context.sop_class_uid.rstrip("\x00 ")), keys, syntax)
     guessed = guess.days
-    header = Header.of(walk(data, guess), big=syntax.big)
+    header = Header.of(walk(data, guess, start), big=syntax.big)
     level = root_level(profile.actions(header.text(SOP_CLASS_UID)), keys, syntax)
     level.days = days = _date_offset(header, context, profile, keys)
     if level is not guess or days != guessed:
-        header = Header.of(walk(data, level), big=syntax.big)
+        header = Header.of(walk(data, level, start), big=syntax.big)
     return header, days
 
 

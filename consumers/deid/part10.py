@@ -22,7 +22,13 @@ _PREFIX: Final = b"\x00" * 128 + b"DICM"
 
 
 def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
-    """Split a file into (transfer syntax UID, SOP class UID, SOP instance UID, dataset bytes).
+    """Split a file into (transfer syntax UID, SOP class UID, SOP instance UID, dataset bytes); see `read_part10`."""
+    syntax, sop_class, instance, start = read_part10(file_bytes)
+    return syntax, sop_class, instance, file_bytes[start:]
+
+
+def read_part10(file_bytes: bytes) -> tuple[str, str, str, int]:
+    """Return (transfer syntax UID, SOP class UID, SOP instance UID, where the dataset begins) of a file.
 
     A file without preamble is read with the meta group in front; one without any file meta has its syntax
     guessed from the first element, and its UIDs read from the dataset.
@@ -30,9 +36,9 @@ def split_part10(file_bytes: bytes) -> tuple[str, str, str, bytes]:
     start = 132 if file_bytes[128:132] == b"DICM" else 0
     meta, end = _file_meta(file_bytes, start)
     if end == start:
-        return _without_meta(file_bytes[start:])
+        return *_without_meta(file_bytes[start:]), start
     syntax, sop_class, instance = (_uid(meta.get(number, b"")) for number in (0x0010, 0x0002, 0x0003))
-    return syntax, sop_class, instance, file_bytes[end:]
+    return syntax, sop_class, instance, end
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -72,14 +78,14 @@ def _file_meta(data: bytes, pos: int) -> tuple[dict[int, bytes], int]:
     return values, pos
 
 
-def _without_meta(data: bytes) -> tuple[str, str, str, bytes]:
+def _without_meta(data: bytes) -> tuple[str, str, str]:
     explicit = data[4:6].isalpha() and data[4:6].isupper()
     big = explicit and data[0] == 0
     syntax = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
     found = {e.tag: e.value for e in read_dataset(data, SYNTAXES[syntax])}
     if not found:
         raise Quarantine("unreadable_dataset", "no element found")
-    return syntax, _uid(found.get(0x00080016, b"")), _uid(found.get(0x00080018, b"")), data
+    return syntax, _uid(found.get(0x00080016, b"")), _uid(found.get(0x00080018, b""))
 
 
 def _uid(value: Bytes) -> str:

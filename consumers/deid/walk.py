@@ -38,22 +38,24 @@ _Steady = tuple[int, int, Level, Cleaned]
 _FAR: Final = 1 << 62  # the length of a form not met before: beyond any end
 
 
-def walk(data: bytes, level: Level) -> list[Cleaned]:
+def walk(data: bytes, level: Level, start: int = 0) -> list[Cleaned]:
     """Read and clean a whole dataset (already inflated).
 
     Parameters
     ----------
     data : bytes
-        The dataset; what is returned holds views into it.
+        The dataset, or the file that ends with it; what is returned holds views into it.
     level : Level
         How the root is read and cleaned, and by how many days dates are moved.
+    start : int
+        Where the dataset begins in `data`.
 
     Raises
     ------
     schemas.errors.Quarantine
         `truncated`, `over_limit` or `unreadable_dataset`.
     """
-    found, last = _Walk(data, level).root(level), -1
+    found, last = _Walk(data, level).root(level, start), -1
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
@@ -72,9 +74,9 @@ class _Walk:
         self.left = MAX_ELEMENTS
         self.deepest = 0
 
-    def root(self, level: Level) -> list[Cleaned]:
+    def root(self, level: Level, pos: int) -> list[Cleaned]:
         """Clean the elements of the root, known runs in one step, and learn more runs."""
-        data, end, pos = self.data, len(self.data), 0
+        data, end = self.data, len(self.data)
         found: list[Cleaned] = []
         steady: list[_Steady] = []
         while pos < end:
