@@ -18,6 +18,7 @@ from schemas.errors import Quarantine
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_UID: Final = 64
 SOP_CLASS_UID: Final = 0x00080016
+REGIONS: Final = 0x00186011  # SequenceOfUltrasoundRegions
 _MEDIA_END: Final = 0x00050000  # behind group 0004, which is of media directories
 _PLANES: Final = 0x60000000  # groups of overlays
 _PLANES_END: Final = 0x61000000
@@ -78,6 +79,7 @@ class Header:
             image_type=tuple(part.strip() for part in self.text(0x00080008).split("\\")),
             burned_in_annotation=self.text(0x00280301),
             conversion_type=self.text(0x00080064) if 0x00080064 in self.by_tag else None,
+            ultrasound_regions=REGIONS in self.by_tag,
             descriptions=(self.text(0x0008103E), self.text(0x00204000), self.text(0x00181030)),
             overlay_in_pixels=any(
                 group << 16 | 0x3000 not in self.by_tag and self.number(group << 16 | 0x0100) > 1

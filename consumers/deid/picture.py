@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 from pydicom.datadict import keyword_for_tag
 
 from consumers.deid.digest import little_endian
 from consumers.deid.elements import PIXEL_DATA, Element
-from consumers.deid.header import Header
+from consumers.deid.header import REGIONS, Header
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, Syntax
 from schemas.errors import Quarantine
 
@@ -23,6 +24,7 @@ _DEVICE: Final = (
     0x00280301, 0x00400310,
 )  # fmt: skip
 _PHOTOMETRIC, _PLANAR = 0x00280004, 0x00280006
+_SIDES: Final = ("00186018", "0018601A", "0018601C", "0018601E")  # RegionLocationMinX0 and so on
 #: what points into compressed pixels: (7FE0,0001) and (7FE0,0002)
 OFFSETS: Final = frozenset({0x7FE00001, 0x7FE00002})
 
@@ -39,6 +41,8 @@ class Picture:
         Tokens that identify the patient, in lower case: text that resembles one is never let stay.
     header : mapping
         Keyword -> text, for the rules by device.
+    regions : tuple
+        Where an ultrasound's images lie on its screen: (left, top, right, bottom) in pixels, the last two beyond them.
     """
 
     transfer_syntax_uid: str
@@ -56,6 +60,7 @@ class Picture:
     value: bytes = field(repr=False)
     names: frozenset[str] = field(default=frozenset(), repr=False)
     header: Mapping[str, str] = field(default_factory=dict, repr=False)
+    regions: tuple[tuple[int, int, int, int], ...] = ()
 
 
 class CleanedPixels(NamedTuple):
@@ -101,6 +106,7 @@ def picture_of(header: Header, syntax: Syntax, names: frozenset[str]) -> Picture
         ),
         names=frozenset(name[1:] for name in names if name[0] in "TW"),
         header={keyword_for_tag(tag): _said(header, tag) for tag in _DEVICE},
+        regions=_regions(header),
     )
 
 
@@ -122,6 +128,17 @@ def pixel_elements(picture: Picture, cleaned: CleanedPixels, syntax: Syntax) -> 
 def syntax_behind(picture: Picture, cleaned: CleanedPixels) -> str:
     """Return the transfer syntax of the clean file: decoded pixels are explicit little endian."""
     return picture.transfer_syntax_uid if picture.native or cleaned.value is None else EXPLICIT_LITTLE
+
+
+def _regions(header: Header) -> tuple[tuple[int, int, int, int], ...]:
+    """Return the locations of (0018,6011), PS3.3 C.8.5.5.1.1; an item that does not say its own is left out."""
+    found = header.by_tag.get(REGIONS)
+    if found is None or not found.json:
+        return ()
+    (entry,) = msgspec.json.decode(b"{%b}" % found.json).values()
+    sides = ([item.get(tag, {}).get("Value", [None])[0] for tag in _SIDES] for item in entry.get("Value", ()))
+    known = (side for side in sides if all(isinstance(value, int) for value in side))
+    return tuple((left, top, right + 1, bottom + 1) for left, top, right, bottom in known)
 
 
 def _said(header: Header, tag: int) -> str:

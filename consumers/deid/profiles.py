@@ -37,8 +37,10 @@ SHIPPED: Final = ("basic", "safe-harbor", "research")
 UNLISTED: Final = {"PN": "X", "DA": "X", "DT": "X", "TM": "X", "UI": "U"}
 #: UIDs that name kinds of things, not things: classes, syntaxes, coding schemes
 _KINDS: Final = re.compile(r"SOPClass|TransferSyntax|^CodingSchemeUID$|^ContextUID$|^MappingResourceUID$")
-#: rows of our own: what the standard reaches only through the sequence around it
-_OWN_ROWS: Final = {0x0040A160: "D"}  # TextValue, also where a content item stands outside of ContentSequence
+_TEXT_VALUE: Final = 0x0040A160
+#: rows of our own: text of a content item that stands outside of ContentSequence, where alone the standard reaches it;
+#: and what a sender says of private blocks that are gone, or stay by a table of ours
+_OWN_ROWS: Final = {_TEXT_VALUE: "D", 0x00080300: "X"}
 _AGES: Final = 0x00101010, 0x0072005F  # retained ages are capped
 _KEYS: Final = {"name", "base", "claim", "options", "words", "vocabulary", "attributes", "private"}
 _ELEMENT: Final = re.compile(r"([0-9A-Fa-f]{3}[13579BDFbdf]),([0-9A-Fa-f]{2})")
@@ -123,7 +125,7 @@ def _of_options(options: frozenset[str]) -> dict[int, Action]:
     if "uids" in options:
         rows |= {tag: "K" for tag, vr in _unlisted().items() if vr == "UI"}
     if "clean_structured_content" in options:
-        rows |= dict.fromkeys(_OWN_ROWS, "C")
+        rows[_TEXT_VALUE] = "C"
     return {tag: _ACTIONS[action] for tag, action in rows.items()}
 
 

@@ -2,7 +2,8 @@
 
 1. An item is known by the code of its Concept Name. The table says remove, dummy, or what the options keep or
    clean. A removed item goes with all that is below it.
-2. Names of persons (value type PNAME) go always. Text under a concept that the table does not name is cleaned.
+2. Names of persons (value type PNAME) go always, and so do references by position (0040,DB73): where items before
+   it have gone, a position names another one. Text under a concept that the table does not name is cleaned.
 3. What the items hold besides (UIDs, dates, references) is judged element by element, as everywhere.
 
 Where the IOD is not asked, X/D is X.
@@ -20,6 +21,8 @@ CONTENT_EDITION: Final = "2020"
 CONCEPT_NAME: Final = 0x0040A043
 VALUE_TYPE: Final = 0x0040A040
 TEXT_VALUE: Final = 0x0040A160
+_POSITION: Final = 0x0040DB73  # ReferencedContentItemIdentifier
+_TELLING: Final = frozenset({CONCEPT_NAME, VALUE_TYPE, _POSITION})
 #: what happens to an item: keep (its elements are judged one by one), remove, or dummy its text
 ItemAction = Literal["K", "X", "D"]
 
@@ -51,8 +54,8 @@ class _Concept(NamedTuple):
 
 def item_action(item: Iterable[Said], options: frozenset[str]) -> ItemAction:
     """Return what happens to a content item; one that is none is kept."""
-    said = {one.tag: one.json for one in item if one.tag in (CONCEPT_NAME, VALUE_TYPE)}
-    if VALUE_TYPE in said and _first(said[VALUE_TYPE]) == "PNAME":
+    said = {one.tag: one.json for one in item if one.tag in _TELLING}
+    if _POSITION in said or (VALUE_TYPE in said and _first(said[VALUE_TYPE]) == "PNAME"):
         return "X"
     return _of_concept(said.get(CONCEPT_NAME, b""), options)
 

@@ -57,6 +57,7 @@ class Signs:
     conversion_type: str | None = None
     descriptions: tuple[str, ...] = ()
     overlay_in_pixels: bool = False
+    ultrasound_regions: bool = False
 
 
 #: (words of SOP_CLASSES it applies to, reason, what is expected, sign)
@@ -78,6 +79,12 @@ _RULES: Final[tuple[tuple[str, str, str, Callable[[Signs], bool]], ...]] = (
         "burned_in_risk",
         "no ConversionType",
         lambda s: s.conversion_type is not None,
+    ),
+    (
+        "volume image data",
+        "burned_in_risk",
+        "no ultrasound regions: they are of a screen",
+        lambda s: s.ultrasound_regions,
     ),
     (
         "volume image",

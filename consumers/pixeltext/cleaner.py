@@ -3,7 +3,9 @@
 1. Blank what the rules of the device name.
 2. Find text: in the first frame in all renderings and turned too, in the others in one; what may not stay
    (`verdict`) is blanked, with a margin, in the stored words, their unused high bits included.
-3. Look again at the frames that were blanked. What is still there is blanked once more; a frame where text
+3. On an ultrasound's screen, what the first frame has outside of the images' regions is blanked in every frame: there
+   a device writes who was examined, and it stays where it is.
+4. Look again at the frames that were blanked. What is still there is blanked once more; a frame where text
    remains after `ROUNDS`, or that is text to a third, waits for a person.
 
 Frames without text are not touched. A compressed picture without text stays as it was received; with text, all
@@ -48,29 +50,31 @@ def clean(picture: Picture, detector: Detector) -> CleanedPixels:
     fixed = device_boxes(picture)
     boxes, touched, out = 0, 0, bytearray()
     for number, frame in enumerate(stored_frames(picture)):
-        clean_frame, count = _clean_frame(frame, picture, detector, fixed, thorough=number == 0)
-        boxes += count
-        touched += count > 0
+        clean_frame, found = _clean_frame(frame, picture, detector, fixed, thorough=number == 0)
+        boxes += len(found)
+        touched += bool(found)
+        if number == 0 and picture.regions:
+            more = found[len(fixed) :]
+            fixed = [*fixed, *(box for box in more if not any(_meet(box, one) for one in picture.regions))]
         out += _as_stored(clean_frame, picture)
     return CleanedPixels(boxes, touched, bytes(out) + b"\x00" * (len(out) % 2) if touched else None)
 
 
 def _clean_frame(
     frame: Frame, picture: Picture, detector: Detector, fixed: list[Box], *, thorough: bool
-) -> tuple[Frame, int]:
+) -> tuple[Frame, list[Box]]:
     found = [*fixed, *_text(frame, picture, detector, thorough=thorough)]
-    count = len(found)
-    if not count:
-        return frame, 0
-    clean_frame = frame.copy()
+    if not found:
+        return frame, []
+    clean_frame, blanked = frame.copy(), list(found)
     for _ in range(ROUNDS):
         _check_share(found, picture)
         for box in found:
             _blank(clean_frame, box, picture)
         found = list(_text(clean_frame, picture, detector, thorough=True))
         if not found:
-            return clean_frame, count
-        count += len(found)
+            return clean_frame, blanked
+        blanked += found
     raise Quarantine("burned_in_risk", f"text is left after {ROUNDS} rounds of blanking")
 
 
@@ -81,6 +85,10 @@ def _text(frame: Frame, picture: Picture, detector: Detector, *, thorough: bool)
         for found in detector.find(image, turned=thorough):
             if not may_stay(found, picture.names):
                 yield found.box
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _check_share(boxes: list[Box], picture: Picture) -> None:

@@ -158,7 +158,7 @@ def _clean_items(element: DataElement, action: str, rules: Rules, *, hollow: boo
 
 def _stays(item: Dataset, options: frozenset[str]) -> bool:
     """Judge a content item by its concept; one that needs a dummy has its text replaced."""
-    if str(item.get("ValueType", "")).strip() == "PNAME":
+    if "ReferencedContentItemIdentifier" in item or str(item.get("ValueType", "")).strip() == "PNAME":
         return False
     for name in item.get("ConceptNameCodeSequence", None) or []:
         row = _concepts().get((str(name.get("CodeValue", "")), str(name.get("CodingSchemeDesignator", ""))))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import struct
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -227,6 +228,7 @@ def test_structured_content_is_cleaned_item_by_item(tmp_path: Path) -> None:
         _content("121071", "TEXT", text(0x0040A160, "nodule in left lung, see Mr Miller")),
         _content("121012", "UIDREF", text(0x0040A124, "1.2.3.4.55")),
         _content("125007", "NUM", number),
+        (text(0x0040A010, "INFERRED FROM"), Element(0x0040DB73, "UL", struct.pack("<LL", 1, 5))),
     )
     elements = (Element(0x0040A730, "SQ", items=items), text(0x00080060, "SR"))
     profile = _site(tmp_path, '"clean_structured_content", "clean_descriptors", "device_identity"')

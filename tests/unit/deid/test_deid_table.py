@@ -84,7 +84,7 @@ def test_the_table_is_the_edition_of_2026c(profile: Profile, shared: Callable[[s
 
 
 def test_what_no_row_names_is_judged_by_its_vr(profile: Profile) -> None:
-    """Beside the published rows stand unlisted persons, dates, times and UIDs of things, and TextValue; no kinds."""
+    """Beside the published rows stand unlisted persons, dates, times and UIDs of things, and two more; no kinds."""
     lines = (files("consumers.deid") / "tables" / "basic_2026c.csv").read_text().splitlines()
     listed = {int(row["tag"], 16) for row in csv.DictReader(lines) if not row["tag"].startswith("(")}
     beside = {
@@ -94,7 +94,8 @@ def test_what_no_row_names_is_judged_by_its_vr(profile: Profile) -> None:
     }
     assert {code for vr, code in beside.values() if vr in ("PN", "DA", "DT", "TM")} == {"X"}
     assert {code for vr, code in beside.values() if vr == "UI"} == {"U"}
-    assert [k for k, (vr, _) in beside.items() if vr not in ("PN", "DA", "DT", "TM", "UI")] == ["TextValue"]
+    other = {k: code for k, (vr, code) in beside.items() if vr not in ("PN", "DA", "DT", "TM", "UI")}
+    assert other == {"TextValue": "D", "PrivateDataElementCharacteristicsSequence": "X"}
     assert {"EvaluatorName", "MultiFrameSourceSOPInstanceUID", "StudyUpdateDateTime"} <= beside.keys()
     assert {"SOPClassUID", "ReferencedSOPClassUID", "CodingSchemeUID"}.isdisjoint(beside)
 

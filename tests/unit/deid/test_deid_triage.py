@@ -99,6 +99,7 @@ def test_an_unknown_class_never_passes() -> None:
         (MG, Signs(image_type=("ORIGINAL", "PRIMARY")), "admitted"),
         (SEG, Signs(image_type=("DERIVED", "SECONDARY")), "admitted"),
         (CT, Signs(overlay_in_pixels=True), "burned_in_risk"),
+        (MG, Signs(ultrasound_regions=True), "burned_in_risk"),
     ],
 )
 def test_signs_in_the_header(uid: str, signs: Signs, outcome: str) -> None:
@@ -136,6 +137,7 @@ def test_an_operator_admits_a_reason_and_no_other(
         (text(0x00080008, "DERIVED\\SECONDARY\\SCREEN SAVE"), "burned_in_risk"),
         (text(0x0008103E, "DOSE REPORT"), "burned_in_risk"),
         (Element(0x60000100, "US", b"\x10\x00"), "burned_in_risk"),
+        (Element(0x00186011, "SQ", items=((Element(0x00186018, "UL", bytes(4)),),)), "burned_in_risk"),
     ],
 )
 def test_signs_are_read_from_the_dataset(profile: Profile, extra: Element, reason: str) -> None:

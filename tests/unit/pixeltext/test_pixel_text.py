@@ -15,7 +15,7 @@ from conftest import picture
 
 from commands.benching.pixel_load import FONTS, picture_of, planted
 from consumers.deid.engine import ProjectKeys, clean_file, load_profile
-from consumers.deid.picture import Picture
+from consumers.deid.picture import CleanedPixels, Picture
 from consumers.pixeltext.child import Child
 from consumers.pixeltext.detector import Found
 from consumers.pixeltext.devices import device_boxes, rules
@@ -61,6 +61,42 @@ def test_text_is_blanked_on_the_frames_that_have_it(child: Child) -> None:
     assert [(out[n] == frames[n]).all() for n in range(4)] == [True, False, True, False]
     assert not (out[[1, 3], 45:62, 20:150] == 255).any()
     assert (out[1, 100:] == frames[1, 100:]).all()
+
+
+def test_text_beside_an_ultrasounds_regions_goes_from_every_frame(child: Child) -> None:
+    """What the first frame has outside of them goes from each, also where letters are too faint to be found."""
+    frames = _tissue(8, (3, 256, 256), top=60)
+    _write(frames[0], "MUELLER, ANNA", (20, 40), 255)
+    _write(frames[0], "GARCIA, JOSE", (20, 200), 255)
+    for number in (1, 2):
+        frames[number, 20:60] = 0
+        _write(frames[number], "MUELLER, ANNA", (20, 40), 3)
+    cleaned = child.clean(picture(frames, regions=((0, 100, 256, 256),)))
+    assert cleaned.value is not None
+    out = np.frombuffer(cleaned.value, np.uint8).reshape(frames.shape)
+    assert not (out[:, 26:42, 20:150] >= 3).any(axis=(1, 2)).any()
+    assert (out[1:, 100:] == frames[1:, 100:]).all()
+    assert not (out[0, 186:202, 20:140] == 255).any()
+
+
+def test_regions_are_read_from_the_dataset(ultrasound: Path, tmp_path: Path) -> None:
+    """Each item of the sequence with its four sides; the last two are within the region."""
+    dataset = pydicom.dcmread(ultrasound)
+    whole, half = pydicom.Dataset(), pydicom.Dataset()
+    whole.RegionLocationMinX0, whole.RegionLocationMinY0 = 10, 20
+    whole.RegionLocationMaxX1, whole.RegionLocationMaxY1 = 299, 199
+    half.RegionLocationMinX0 = 5
+    dataset.SequenceOfUltrasoundRegions = [whole, half]
+    seen: list[Picture] = []
+
+    def look(made: Picture) -> CleanedPixels:
+        seen.append(made)
+        return CleanedPixels(0, 0, None)
+
+    out = io.BytesIO()
+    dataset.save_as(out)
+    clean_file(out.getvalue(), _profile(tmp_path), KEYS, cleaner=look)  # type: ignore[arg-type]
+    assert [one.regions for one in seen] == [((10, 20, 300, 200),)]
 
 
 def test_a_picture_without_text_is_not_touched(child: Child) -> None:
