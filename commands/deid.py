@@ -102,6 +102,7 @@ def deid(
         if target.resolve().is_relative_to(source.resolve()) and source.is_dir():
             raise ProdromeError(f"expected OUT outside of IN, came {target} inside {source}")
         rules, keys = load_profile(profile), _keys(key_file, project)
+        pixel_cleaner(rules)  # what is missing is said here, and not by each process
         begun, counts, actions = _begin(target), Counter[str](), Counter[str]()
         files, record = _files(source), _Record(manifest)
         with _progress(sum(1 for _ in _files(source))) as (progress, task):

@@ -17,6 +17,7 @@ from consumers.pixeltext.picture import Box
 from consumers.pixeltext.render import Grey
 from schemas.errors import ProdromeError
 
+MISSING: Final = "the option clean_pixel_data needs RapidOCR: pip install 'prodrome[text]'"
 _DOUBLED_BELOW: Final = 400  # pixels of the longer side
 _SIDE: Final = 2048  # of what the network sees; larger images are cut into tiles
 _OVERLAP: Final = 160
@@ -44,9 +45,7 @@ class Detector:
 
             from rapidocr import RapidOCR  # isort: skip
         except ImportError:
-            raise ProdromeError(
-                "the option clean_pixel_data needs RapidOCR: pip install 'prodrome[text]'"
-            ) from None
+            raise ProdromeError(MISSING) from None
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)
         self._engine = RapidOCR(
             params={

@@ -16,12 +16,13 @@ from conftest import picture
 from commands.benching.pixel_load import FONTS, picture_of, planted
 from consumers.deid.engine import ProjectKeys, clean_file, load_profile
 from consumers.deid.picture import CleanedPixels, Picture
+from consumers.pixeltext import pixel_cleaner
 from consumers.pixeltext.child import Child
 from consumers.pixeltext.detector import Found
 from consumers.pixeltext.devices import device_boxes, rules
 from consumers.pixeltext.render import renderings
 from consumers.pixeltext.verdict import may_stay, resembles
-from schemas.errors import Quarantine
+from schemas.errors import ProdromeError, Quarantine
 
 KEYS = ProjectKeys.derive(bytes(32), "default", "k1")
 
@@ -97,6 +98,14 @@ def test_regions_are_read_from_the_dataset(ultrasound: Path, tmp_path: Path) -> 
     dataset.save_as(out)
     clean_file(out.getvalue(), _profile(tmp_path), KEYS, cleaner=look)  # type: ignore[arg-type]
     assert [one.regions for one in seen] == [((10, 20, 300, 200),)]
+
+
+def test_without_a_detector_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, with what to do; a profile that does not ask for it needs none."""
+    monkeypatch.setattr("consumers.pixeltext.find_spec", lambda name: None)
+    with pytest.raises(ProdromeError, match=r"pip install 'prodrome\[text\]'"):
+        pixel_cleaner(_profile(tmp_path))  # type: ignore[arg-type]
+    assert pixel_cleaner(load_profile("basic")) is None
 
 
 def test_a_picture_without_text_is_not_touched(child: Child) -> None:
