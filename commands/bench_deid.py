@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from commands.benching.deid_load import SIDE, ct_series, enhanced
 from commands.benching.installed import install
 from commands.benching.pages import Figures, console, show, write_page
 from commands.wiring import settings, told
-from consumers.deid.engine import ProjectKeys, basic_profile, deidentify_file
+from consumers.deid.engine import ProjectKeys, basic_profile, clean_file
 from schemas.errors import ProdromeError
 
 #: Newest releases in November 2026; dicom-anonymizer is told to use its newest table, which is not its default.
@@ -155,9 +155,9 @@ def _large(here: Path, megabytes: int) -> Figures:
     file.write_bytes(enhanced(max(1, megabytes * 1_000_000 // (2 * side * side)), side=side))
     keys, profile = ProjectKeys.derive(bytes(32), "default", "bench"), basic_profile()
     size = file.stat().st_size / 1e6
-    plain = min(_seconds(lambda: _write_synced(copy, file.read_bytes())) for _ in range(3))
+    plain = min(_seconds(lambda: _write_synced(copy, (file.read_bytes(),))) for _ in range(3))
     ours = min(
-        _seconds(lambda: _write_synced(copy, deidentify_file(file.read_bytes(), profile, keys)))
+        _seconds(lambda: _write_synced(copy, clean_file(file.read_bytes(), profile, keys).parts))
         for _ in range(3)
     )
     line = [f"{size:.0f}", f"{size / ours:.0f}", f"{size / plain:.0f}", f"{plain / ours:.2f}"]
@@ -188,9 +188,9 @@ def _left(here: Path, peers: Path) -> Figures:
     )
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     with path.open("wb") as out:
-        out.write(data)
+        out.writelines(parts)
         out.flush()
         os.fsync(out.fileno())
 

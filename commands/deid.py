@@ -234,7 +234,8 @@ def _clean(source: Path) -> Outcome:
     try:
         done = clean_file(source.read_bytes(), profile, keys, cleaner=cleaner)
         written = target / f"{_PARTIAL}{os.getpid()}-{next(_numbers)}"
-        written.write_bytes(done.part10)
+        with written.open("wb") as file:
+            file.writelines(done.parts)
     except Quarantine as doubt:
         return Outcome(source, reason=doubt.reason, detail=doubt.detail)
     except OSError as error:

@@ -163,7 +163,8 @@ class Boundary:
         )
         # By its bytes too: one content may come in two encodings (fragments, offset tables, padding), and the object
         # of the version that counts must not give way to that of its duplicate.
-        path = f"{project}/{key[:2]}/{key}-{xxhash.xxh3_64_hexdigest(done.part10)}"
+        file = done.part10
+        path = f"{project}/{key[:2]}/{key}-{xxhash.xxh3_64_hexdigest(file)}"
         metadata = base64.b64encode(zlib.compress(done.metadata_json, COMPRESSION)).decode()
         small = len(metadata) <= self._settings.catalog.metadata_inline_bytes
         return Crossing(
@@ -177,7 +178,7 @@ class Boundary:
             pixel_id=done.pixel_id,
             content_key=done.content_key,
             pixel_key=done.pixel_key,
-            clean_object=self._clean.put(path + ".dcm", done.part10),
+            clean_object=self._clean.put(path + ".dcm", file),
             facts={  # flat, so no deep copy
                 name: value
                 for name in _FACTS

@@ -255,9 +255,9 @@ def _assembled(
     said |= {one.tag: one.json for one in clean if one.tag in said and not one.members}  # of cleaned pixels
     facts = msgspec.json.decode(object_of(said.values()))
     meta = file_meta(vault.sop_class_uid, instance, syntax.uid)
-    parts = [part for one in clean for part in (one.written, one.bulk) if part]
+    parts = tuple(part for one in clean for part in (one.written, one.bulk) if part)
     return Deidentified(
-        part10=meta + deflated(b"".join(parts)) if syntax.deflated else b"".join((meta, *parts)),
+        parts=(meta, deflated(b"".join(parts))) if syntax.deflated else (meta, *parts),
         patient=patient,
         study_instance_uid=uid(vault.study_instance_uid),
         series_instance_uid=uid(vault.series_instance_uid),

@@ -119,9 +119,13 @@ class VaultEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deidentified:
-    """One instance after de-identification: the clean file, what may be said of it, and the way back."""
+    """One instance after de-identification: the clean file, what may be said of it, and the way back.
 
-    part10: bytes = field(repr=False)
+    `parts` are the file, one behind the other; what is long among them are views into what was received, so that
+    gigabytes of pixels need no second copy to be written.
+    """
+
+    parts: tuple[bytes | memoryview, ...] = field(repr=False)
     patient: str
     study_instance_uid: str
     series_instance_uid: str
@@ -137,6 +141,11 @@ class Deidentified:
     manifest_json: bytes
     facts: InstanceFacts
     vault: VaultEntry = field(repr=False)
+
+    @property
+    def part10(self) -> bytes:
+        """The clean file in one piece, made anew each time."""
+        return b"".join(self.parts)
 
     @property
     def metadata(self) -> DicomJson:

@@ -59,7 +59,7 @@ def walk(data: bytes, level: Level, start: int = 0) -> list[Cleaned]:
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
-        last = one.last
+        last = one.last if one.members else one.tag
     return found
 
 
@@ -156,8 +156,9 @@ class _Walk:
                     closed, pos = False, pos + 8
                     break
                 one, stop = self.nested(form, tag, length, pos, end, level, depth)
-                level = level.after(one)
-                sizes, memo, met = level.sizes, level.memo, level.met
+                if one.turns:
+                    level = level.after(one)
+                    sizes, memo, met = level.sizes, level.memo, level.met
             found.append(one)
             pos = stop
         if closed:
@@ -184,7 +185,8 @@ class _Walk:
         one, stop = self.element(tag, length, pos, end, level, depth)
         if one.element.items is not None and stop - pos <= MEMO_SEQUENCE:
             level.meet(form, Met(self.data[pos:stop], one, left - self.left, self.deepest - depth))
-        self.deepest = max(deepest, self.deepest)
+        if deepest > self.deepest:
+            self.deepest = deepest
         return one, stop
 
     def element(
@@ -257,4 +259,5 @@ class _Walk:
             next_level = inside.rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
-        return level.join(inside, items, self.view[start:pos], closed=undefined), pos
+        raw = self.view[start:pos] if not depth else b""  # the way back needs whole sequences of the root
+        return level.join(inside, items, raw, closed=undefined), pos
