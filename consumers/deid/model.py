@@ -122,10 +122,10 @@ class Deidentified:
     """One instance after de-identification: the clean file, what may be said of it, and the way back.
 
     `parts` are the file, one behind the other; what is long among them are views into what was received, so that
-    gigabytes of pixels need no second copy to be written.
+    gigabytes of pixels need no second copy to be written. Where the file is cut is not compared: compare `part10`.
     """
 
-    parts: tuple[bytes | memoryview, ...] = field(repr=False)
+    parts: tuple[bytes | memoryview, ...] = field(repr=False, compare=False)
     patient: str
     study_instance_uid: str
     series_instance_uid: str

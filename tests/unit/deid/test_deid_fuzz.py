@@ -61,9 +61,10 @@ outcomes: Counter[str] = Counter()
 
 def _outcome(syntax: str, raw: bytes, profile: Profile) -> object:
     try:
-        return deidentify(raw, context(transfer_syntax_uid=syntax), profile, KEYS)
+        done = deidentify(raw, context(transfer_syntax_uid=syntax), profile, KEYS)
     except Quarantine as stopped:
         return str(stopped)
+    return done, done.part10
 
 
 def judge(stream: bytes, _: random.Random) -> None:
