@@ -77,6 +77,7 @@ _BINARY: Final = frozenset({"OB", "UN"})
 _BINARY_LIMIT: Final = 1 << 20
 _LONG_ENOUGH: Final = 5  # letters behind the kind: shorter ones stand in base64 by chance
 _HEAD: Final = 4  # bytes; the shortest form, that of five letters in base64, has six
+_AT_ONCE: Final = 1 << 18  # places: some megabytes while they are looked at
 _LONG_UID: Final = 12
 _TOKEN: Final = re.compile(r"[^\W\d_]{4,}|\d{5,}")
 _LETTERS: Final = re.compile(r"[^\W\d_]{4,}")
@@ -196,13 +197,15 @@ def _disguises(words: frozenset[str]) -> _Disguises:
 def _is_disguised(data: bytes, disguises: _Disguises) -> bool:
     """Tell whether any form stands in the data: one look at each place instead of hundreds of searches."""
     places = len(data) - _HEAD + 1
-    if places <= 0:
-        return False
-    here: NDArray[np.uint32] = np.ndarray(
-        (places,), "<u4", data, strides=(1,)
-    )  # the four bytes at each place
-    begun = here[disguises.begins[here.astype(np.uint16)]].tolist()
-    return not disguises.heads.isdisjoint(begun) and any(map(data.__contains__, disguises.forms))
+    for start in range(0, places, _AT_ONCE):
+        count = min(_AT_ONCE, places - start)
+        here: NDArray[np.uint32] = np.ndarray(
+            (count,), "<u4", data, start, strides=(1,)
+        )  # four bytes a place
+        begun = here[disguises.begins[here.astype(np.uint16)]].tolist()
+        if not disguises.heads.isdisjoint(begun):
+            return any(map(data.__contains__, disguises.forms))
+    return False
 
 
 _is_disguised_in_steady = lru_cache(maxsize=512)(_is_disguised)  # some 10 kB each

@@ -115,6 +115,16 @@ def test_a_name_in_disguise_stops_the_instance(
 FORMS = sorted(residual._disguises(frozenset({"wmustermann", "werika", "wmüller-lüdenscheidt"})).forms)
 
 
+@pytest.mark.parametrize("before", [-5, -4, -3, -1, 0, 1])
+def test_a_form_is_found_where_one_look_ends_and_the_next_begins(before: int) -> None:
+    """Places are looked at in portions: a form over their edge is in one of them."""
+    disguises = residual._disguises(frozenset({"wmustermann"}))
+    for form in disguises.forms:
+        data = bytes(residual._AT_ONCE + before) + form + bytes(100)
+        assert residual._is_disguised(data, disguises)
+        assert not residual._is_disguised(data.replace(form, form[:-1]), disguises)
+
+
 @given(
     forms=st.lists(st.sampled_from(FORMS), max_size=3),
     between=st.lists(st.binary(max_size=40), min_size=3, max_size=3),
