@@ -4,14 +4,12 @@ Both belong to the intake that came through the door; a release of it, however o
 object. Written by deidentify, opened by it for a release, and by the operator's commands.
 """
 
-import hashlib
-import hmac
 from functools import cache
 from typing import Final
 
 import msgspec
 
-from consumers.deid.keys import ProjectKeys
+from consumers.deid.keys import ProjectKeys, mac
 from infra.objects import open_store
 from infra.seal import Sealer
 from infra.secret_files import MASTER
@@ -34,7 +32,7 @@ class Kept:
 
     def keep(self, project: str, intake: Intake, raw: bytes) -> Pointer:
         """Encrypt raw bytes into the store; the key of the object is a keyed digest of the intake."""
-        name = hmac.digest(self._keys(project).digest, f"quarantine {intake}".encode(), hashlib.sha256).hex()
+        name = mac(self._keys(project).digest, f"quarantine {intake}".encode()).hex()
         sealed = self._sealer(project).seal(raw, f"{project} {intake}")
         return self.store.put_again(f"quarantine/{project}/{name[:2]}/{name}", sealed)
 

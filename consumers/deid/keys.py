@@ -4,7 +4,6 @@ The pseudonym key of a project does not rotate: a new key id is a new project or
 Nothing here writes or logs a key.
 """
 
-import hashlib
 import hmac
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,16 +17,28 @@ OFFSET_DAYS = 3653  # ten years of days to draw from
 MIN_MASTER_BYTES = 32  # HKDF stretches nothing: a short master stays guessable
 
 
+def mac(key: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA-256 of a message: 32 bytes."""
+    begun = _begun(key).copy()
+    begun.update(message)
+    return begun.digest()
+
+
+@lru_cache(maxsize=256)  # five keys a project; to begin anew costs more than the message
+def _begun(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")
+
+
 @lru_cache(maxsize=8192)  # study, series and frame of reference are asked for by each of their instances
 def _pseudonymous_uid(key: bytes, uid: str) -> str:
-    digest = hmac.digest(key, uid.encode(), hashlib.sha256)
+    digest = mac(key, uid.encode())
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 @lru_cache(maxsize=1024)
 def _pseudonymous_patient(key: bytes, issuer: str, patient_id: str) -> str:
     text = f"{len(issuer)}:{issuer}{patient_id}".encode()
-    return hmac.digest(key, text, hashlib.sha256).hex()[:24]
+    return mac(key, text).hex()[:24]
 
 
 def _derive(master: bytes, project: str, purpose: str, key_id: str) -> bytes:
@@ -73,9 +84,9 @@ class ProjectKeys:
     def date_offset(self, issuer: str, patient_id: str) -> int:
         """Return by how many days a patient's dates are moved: back, by one to eleven years."""
         text = f"{len(issuer)}:{issuer}{patient_id}".encode()
-        drawn = int.from_bytes(hmac.digest(self.dates, text, hashlib.sha256)[:8], "big")
+        drawn = int.from_bytes(mac(self.dates, text)[:8], "big")
         return -(OFFSET_LEAST + drawn % OFFSET_DAYS)
 
     def keyed_digest(self, *parts: str) -> str:
         """HMAC of a trusted digest: what the clean side may see and compare."""
-        return hmac.digest(self.digest, "\x00".join(parts).encode(), hashlib.sha256).hex()
+        return mac(self.digest, "\x00".join(parts).encode()).hex()

@@ -14,13 +14,13 @@ A rank given by the trusted side from its state (`VaultEntry.acquisition_time`) 
 needs the whole study, and ranks that may move when a late instance comes between.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
+
+from consumers.deid.keys import mac
 
 OFFSET_BITS: Final = 20  # 2^20 s are twelve days; days before and after the study date are clamped to it
 RANK_BITS: Final = 62  # fits a signed 64-bit integer
@@ -67,7 +67,7 @@ def acquisition_rank(time: str | None, study_date: str, study_instance_uid: str,
     seconds = _seconds(time, study_date)
     if seconds is None:
         return 0
-    return _cell(seconds, 0, hmac.digest(key, study_instance_uid.encode(), "sha256"))[0]
+    return _cell(seconds, 0, mac(key, study_instance_uid.encode()))[0]
 
 
 def _seconds(time: str | None, study_date: str) -> int | None:
@@ -93,6 +93,6 @@ def _cell(prefix: int, bit: int, key: bytes) -> tuple[int, int]:
         return 1, 1 << RANK_BITS
     low, high = _cell(prefix >> 1, bit + 1, key)
     cells = 1 << bit  # each half still has to hold this many different ranks
-    drawn = hmac.digest(key, f"{bit}:{prefix >> 1}".encode(), hashlib.sha256)[:8]
+    drawn = mac(key, f"{bit}:{prefix >> 1}".encode())[:8]
     cut = low + cells + (high - low - 2 * cells) * int.from_bytes(drawn, "big") // (1 << 64)
     return (cut, high) if prefix & 1 else (low, cut)
