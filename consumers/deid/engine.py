@@ -14,10 +14,6 @@ dataset. Pixel data are carried byte for byte unless they are cleaned. Pure: no 
 the same bytes.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -97,14 +93,13 @@ def deidentify(
     schemas.errors.Quarantine
         For anything doubtful; nothing may be passed on then.
     """
-    with _quiet():
-        try:
-            return _deidentify(raw, start, context, profile, keys, cleaner)
-        except Quarantine:
-            raise
-        except Exception as error:  # RecursionError and MemoryError among them
-            # The text of a foreign error may quote the dataset: its type is all that leaves.
-            raise Quarantine("deid_failed", type(error).__name__) from None
+    try:
+        return _deidentify(raw, start, context, profile, keys, cleaner)
+    except Quarantine:
+        raise
+    except Exception as error:  # RecursionError and MemoryError among them
+        # The text of a foreign error may quote the dataset: its type is all that leaves.
+        raise Quarantine("deid_failed", type(error).__name__) from None
 
 
 def clean_file(
@@ -145,8 +140,8 @@ def first_release_ids(
 ) -> tuple[str, str]:
     """Return the content and pixel digest of a dataset that passed, as release 0.1.0 made them: SHA-256."""
     syntax = syntax_of(transfer_syntax_uid)
-    with _quiet():  # by whichever table: what is received is digested
-        found = walk(inflate(raw) if syntax.deflated else raw, root_level(profile.actions(""), keys, syntax))
+    level = root_level(profile.actions(""), keys, syntax)  # by whichever table: what is received is digested
+    found = walk(inflate(raw) if syntax.deflated else raw, level)
     return content_id(found, first_release=True), pixel_id(found, big=syntax.big, first_release=True)
 
 
@@ -317,16 +312,3 @@ def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys, days
         key_id=keys.key_id,
         date_offset=days,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # pydicom's warnings and log lines quote values of the dataset: none may reach a log.
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before

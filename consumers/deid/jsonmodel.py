@@ -4,8 +4,11 @@ What cannot be said validly (a DS that is no number, text in an undeclared chara
 or with replacement characters: this is a reading, never what is written back.
 """
 
+import logging
 import struct
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
@@ -41,7 +44,8 @@ def encodings_of(dataset: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODING
         if element.tag == 0x00080005:
             terms = [t.strip() for t in plain_text(element.value).split("\\")]
             try:
-                return tuple(convert_encodings(terms))
+                with _quiet():
+                    return tuple(convert_encodings(terms))
             except (LookupError, ValueError):  # unknown; or not even a name
                 return inherited
     return inherited
@@ -63,14 +67,27 @@ def _decoded(value: bytes, encodings: tuple[str, ...] | None) -> str:
     if encodings is None:
         return plain_text(value)
     raw = value.rstrip(b"\x00 ")
-    return (
-        decode_bytes(raw, list(encodings), _DELIMITERS)
-        if not raw.isascii() or b"\x1b" in raw
-        else raw.decode()
-    )
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode()
+    with _quiet():
+        text: str = decode_bytes(raw, list(encodings), _DELIMITERS)
+        return text
 
 
 _decoded_lately = lru_cache(maxsize=16)(_decoded)  # who judges an element asks for its text several times
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # pydicom's warnings and log lines quote values of the dataset: none may reach a log.
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def json_of(

@@ -197,8 +197,11 @@ def _outcome(raw: bytes) -> str:
     return "clean"
 
 
-def test_nothing_is_logged(profile: Profile, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged(
+    profile: Profile, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
     """pydicom's warnings quote values: a wrong character set and odd text leave no line."""
     odd = (text(0x00080005, "ISO_IR CANARY"), Element(0x00081030, "LO", b"\xff\xfeCANARY"))
     run(base(CT, *odd, Element(0x00100010, "PN", b"\xff\x1bCANARY")), profile)
     assert caplog.records == []
+    assert list(recwarn) == []

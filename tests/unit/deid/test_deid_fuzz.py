@@ -111,7 +111,7 @@ def seeds() -> list[bytes]:
     return [*made, b"\x04" + dataset_bytes(base(CT, pixels), SYNTAXES[ENCODINGS[4]])]
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("error")  # one would quote a value: it fails the instance
 def test_datasets_that_nobody_would_send() -> None:
     """No crash, no hang, no outcome that depends on what came before; the seed repeats it."""
     seed = os.environ.get("PRODROME_FUZZ_SEED", "prodrome")
