@@ -263,7 +263,8 @@ def relay(
                 work = threading.Thread(target=outbox.run, args=(stop, poll_seconds, pace_seconds))
                 work.start()
                 threads.append(work)
-        if any(not thread.is_alive() for thread in threads):
+        # In this order: where they have ended because they were told to, that was before.
+        if any(not thread.is_alive() for thread in threads) and not stop.is_set():
             stop.set()  # its error was logged; whoever started this process starts it anew
             raise RuntimeError("a relay ended")
         # Apart from the relays' own loops, which stand still in `send` while the broker is away.

@@ -241,6 +241,29 @@ def test_the_relay_may_start_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     spool.close()
 
 
+def test_who_is_told_to_stop_ends_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told so right behind the look that says go on, its workers have ended already: that is no failure of theirs."""
+
+    class Ending(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            self.join(10)
+
+    class Late(threading.Event):
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+    Spool(tmp_path, _LIMITS).close()
+    monkeypatch.setattr("producers.relay.threading.Thread", Ending)
+    stop = Late()
+    stop.set()
+    relay(tmp_path, FakeBroker(), stop, poll_seconds=0.01, large_bytes=1 << 20)
+    assert stop.looks > 2
+
+
 @pytest.mark.stack
 def test_a_real_broker_gets_everything(tmp_path: Path, kafka_at: KafkaConnection) -> None:
     """Over a real Kafka every instance and marker of a study is read from one partition, markers last."""
