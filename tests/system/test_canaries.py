@@ -23,12 +23,17 @@ pytestmark = pytest.mark.stack
 INSTANCES: Final = 384 if os.environ.get("RUN_SLOW") else 48
 PROJECT: Final = "admit"
 #: the words; UIDs as sent; who the patient was; numbers, and dates of the years planted, but not inside
-#: a digest or a UID of ours
-FORM: Final = re.compile(
-    rb"qz[a-z]{7}x|1\.2\.826\.0\.1\.(?:1924\d{8}|3680043\.7[789]\.[\d.]+)|q0\d{6}p"
-    rb"|(?<![\da-f.])9\d{8}(?!\d)|(?<![\da-f.])19(?:0[3-9]|1\d|2[0-3])(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])"
-    rb"(?=101112|\D|$)"
-)
+#: a digest or a UID of ours. One each, and each begins with what stands there: ten times as fast as in one.
+FORMS: Final = [
+    re.compile(form)
+    for form in (
+        rb"qz[a-z]{7}x",
+        rb"1\.2\.826\.0\.1\.(?:1924\d{8}|3680043\.7[789]\.[\d.]+)",
+        rb"q0\d{6}p",
+        rb"9(?<![\da-f.]9)\d{8}(?!\d)",
+        rb"19(?<![\da-f.]19)(?:0[3-9]|1\d|2[0-3])(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])(?=101112|\D|$)",
+    )
+]
 BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{12,}")
 
 
@@ -42,10 +47,8 @@ class Sent(NamedTuple):
 def seen(data: bytes) -> set[bytes]:
     """What has the form of a canary, in any disguise."""
     plain = data.lower()
-    found = set(FORM.findall(plain))
-    for disguised in (plain.replace(b"\x00", b""), plain[::-1], *unpacked(data)):
-        found.update(FORM.findall(disguised))
-    return found
+    each = (plain, plain.replace(b"\x00", b""), plain[::-1], *unpacked(data))
+    return {hit for disguised in each for form in FORMS for hit in form.findall(disguised)}
 
 
 def unpacked(data: bytes) -> Iterator[bytes]:
