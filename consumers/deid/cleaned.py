@@ -48,7 +48,7 @@ class Cleaned(msgspec.Struct, frozen=True, eq=False, gc=False):
     @property
     def last(self) -> int:
         """The tag, of a run the last one."""
-        return next(reversed(self.members), self.tag)
+        return next(reversed(self.members)) if self.members else self.tag
 
 
 def own(element: Element, syntax: Syntax, did: str = "own") -> Cleaned:

@@ -51,7 +51,6 @@ def facts_of(clean: DicomJson, acquisition_rank: int, words: Mapping[str, str | 
     words : mapping
         From `derived.derived_words`, for the same reason.
     """
-    clean = {tag: entry for tag, entry in clean.items() if "Value" in entry}
     return InstanceFacts(
         modality=_text(clean, "00080060"),
         rows=_number(clean, "00280010"),
@@ -82,8 +81,7 @@ def facts_of(clean: DicomJson, acquisition_rank: int, words: Mapping[str, str | 
 
 
 def _values(item: DicomJson, tag: str) -> list[Any]:
-    entry = item.get(tag)
-    return entry.get("Value", []) if entry else []
+    return item.get(tag, {}).get("Value", [])  # type: ignore[no-any-return]
 
 
 def _text(item: DicomJson, tag: str) -> str | None:

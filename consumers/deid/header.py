@@ -73,9 +73,8 @@ class Header:
 
     def signs(self) -> Signs:
         """Return what the header says about burned-in text."""
-        late = [one for one in self.found if (one.last if one.members else one.tag) >= _PLANES]
-        tags = (tag for one in late for tag in (one.members or (one.tag,)))
-        planes = {tag >> 16 for tag in tags if _PLANES <= tag < _PLANES_END and not (tag >> 16) & 1}
+        late = (tag for one in self.found if one.last >= _PLANES for tag in (one.members or (one.tag,)))
+        planes = {tag >> 16 for tag in late if _PLANES <= tag < _PLANES_END and not (tag >> 16) & 1}
         return Signs(
             image_type=tuple(part.strip() for part in self.text(0x00080008).split("\\")),
             burned_in_annotation=self.text(0x00280301),

@@ -157,6 +157,14 @@ def member_of(tag: int, entry: dict[str, Any]) -> bytes:
     return b'"%08X":%b' % (tag, _encode(entry))
 
 
+def values_of(member: bytes) -> list[Any]:
+    """Return the values of an encoded member; none of an empty one."""
+    if not member:
+        return []
+    (entry,) = msgspec.json.decode(b"{%b}" % member).values()
+    return entry.get("Value", [])  # type: ignore[no-any-return]
+
+
 def object_of(members: Iterable[bytes]) -> bytes:
     """Return a JSON object of encoded members; empty ones are none."""
     return b"{" + b",".join(filter(None, members)) + b"}"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 from pydicom.datadict import keyword_for_tag
 
 from consumers.deid.digest import little_endian
 from consumers.deid.elements import PIXEL_DATA, Element
 from consumers.deid.header import REGIONS, Header
+from consumers.deid.jsonmodel import values_of
 from consumers.deid.syntaxes import EXPLICIT_LITTLE, Syntax
 from schemas.errors import Quarantine
 
@@ -133,10 +133,8 @@ def syntax_behind(picture: Picture, cleaned: CleanedPixels) -> str:
 def _regions(header: Header) -> tuple[tuple[int, int, int, int], ...]:
     """Return the locations of (0018,6011), PS3.3 C.8.5.5.1.1; an item that does not say its own is left out."""
     found = header.by_tag.get(REGIONS)
-    if found is None or not found.json:
-        return ()
-    (entry,) = msgspec.json.decode(b"{%b}" % found.json).values()
-    sides = ([item.get(tag, {}).get("Value", [None])[0] for tag in _SIDES] for item in entry.get("Value", ()))
+    items = values_of(found.json) if found is not None else ()
+    sides = ([item.get(tag, {}).get("Value", [None])[0] for tag in _SIDES] for item in items)
     known = (side for side in sides if all(isinstance(value, int) for value in side))
     return tuple((left, top, right + 1, bottom + 1) for left, top, right, bottom in known)
 

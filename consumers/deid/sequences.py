@@ -12,6 +12,7 @@ import msgspec
 
 from consumers.deid.cleaned import NOTHING, Cleaned
 from consumers.deid.elements import Bytes, Element
+from consumers.deid.jsonmodel import object_of
 from consumers.deid.residual import Where
 from consumers.deid.syntaxes import Syntax
 from consumers.deid.writer import item_header, sequence_header
@@ -67,15 +68,13 @@ def kept_of(shell: Shell, items: list[list[Cleaned]]) -> Kept:
         members: list[bytes] = []
         done: list[bytes] = []
         for one in item:
-            if one.did:
-                done.append(one.did)
+            done.append(one.did)
             if not one.written:  # removed: nothing of it is left
                 continue
             parts.append(one.written)
             if one.bulk:
                 parts.append(one.bulk)
-            if one.json:
-                members.append(one.json)
+            members.append(one.json)
             if one.traces:
                 traces.update(one.traces)
             if one.text:
@@ -84,8 +83,8 @@ def kept_of(shell: Shell, items: list[list[Cleaned]]) -> Kept:
                 personal = True
         encoded = b"".join(parts)
         body += (shell.item, length(len(encoded)), encoded)
-        json.append(b"{" + b",".join(members) + b"}")
-        did.append(b"{" + b",".join(done) + b"}")
+        json.append(object_of(members))
+        did.append(object_of(done))
     encoded, inside = b"".join(body), b",".join(did)
     return Kept(
         b"".join((shell.header, length(len(encoded)), encoded)),

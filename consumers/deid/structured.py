@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Protocol
 
-import msgspec
-
+from consumers.deid.jsonmodel import values_of
 from consumers.deid.packaged import table_rows
 
 CONTENT_EDITION: Final = "2020"
@@ -62,7 +61,7 @@ def item_action(item: Iterable[Said], options: frozenset[str]) -> ItemAction:
 
 @lru_cache(maxsize=4096)
 def _of_concept(name: bytes, options: frozenset[str]) -> ItemAction:
-    for item in _values(name):
+    for item in values_of(name):
         code, scheme = (_text(item, tag) for tag in ("00080100", "00080102"))
         row = _table().get(_Concept(code, scheme))
         if row is not None:
@@ -77,15 +76,8 @@ def _action(row: Mapping[str, str], options: frozenset[str]) -> ItemAction:
 
 
 def _first(member: bytes) -> str:
-    values = _values(member)
+    values = values_of(member)
     return str(values[0]).strip() if values else ""
-
-
-def _values(member: bytes) -> list[object]:
-    if not member:
-        return []
-    (entry,) = msgspec.json.decode(b"{%b}" % member).values()
-    return entry.get("Value", [])  # type: ignore[no-any-return]
 
 
 def _text(item: object, tag: str) -> str:

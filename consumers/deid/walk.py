@@ -59,7 +59,7 @@ def walk(data: bytes, level: Level, start: int = 0) -> list[Cleaned]:
     for one in found:
         if one.tag <= last:  # out of order: runs would be written in the wrong place
             return [each for one in found for each in (one.members.values() or (one,))]
-        last = one.last if one.members else one.tag
+        last = one.last
     return found
 
 
@@ -259,5 +259,4 @@ class _Walk:
             next_level = inside.rest
         if closed:
             raise Quarantine("truncated", "a sequence without its delimiter")
-        raw = self.view[start:pos] if not depth else b""  # the way back needs whole sequences of the root
-        return level.join(inside, items, raw, closed=undefined), pos
+        return level.join(inside, items, self.view[start:pos], closed=undefined), pos
