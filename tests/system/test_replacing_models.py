@@ -1,16 +1,18 @@
 """A stream of studies while a model is replaced, a bad one refused, a worker killed and the scorer stopped.
 
 A linear toy model for chest images of 64 x 64 pixels, so that what is tried is the stage and not the model. The
-short form has 40 studies and a stop of 15 s, longer than the session of a consumer group; `RUN_SLOW=1` has 200 and
-60 s.
+stream goes on for as long as anything is tried. In the short form 8 studies and more pass between two events, and the
+stop takes 15 s, longer than the session of a consumer group; `RUN_SLOW=1` has 40 and 60 s.
 """
 
+import itertools
 import os
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from toy import seal, write_package
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 LONG = "RUN_SLOW" in os.environ
-STUDIES = 200 if LONG else 40
+BETWEEN = 40 if LONG else 8  # studies, from one event to the next
 STOPPED_SECONDS = 60.0 if LONG else 15.0
 MODEL = "toy-linear"
 CHEST = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -64,32 +66,44 @@ def chest(number: int, seed: str) -> Dataset:
 
 
 class Stream:
-    """Studies that are sent one after the other, in a thread."""
+    """Studies that are sent one after the other, in a thread, until it is ended."""
 
     def __init__(self, house: House, folder: Path, seed: str) -> None:
-        self.house, self.folder, self.seed, self.sent = house, folder, seed, 0
-        self.studies = [
-            house.keys().pseudonymous_uid(str(uid(f"{seed}-{n}/0/study"))) for n in range(STUDIES)
-        ]
-        self._thread = threading.Thread(target=self._send)
+        self.house, self.folder, self.seed = house, folder, seed
+        #: pseudonymous UIDs of those that were sent
+        self.studies: list[str] = []
+        self._enough = threading.Event()
+        self._sender = ThreadPoolExecutor(1)
 
-    def start(self) -> None:
-        self._thread.start()
+    def __enter__(self) -> "Stream":
+        self._sending = self._sender.submit(self._send)
+        return self
 
-    def wait(self, count: int) -> None:
-        """Until so many are sent."""
-        eventually(lambda: self.sent >= count, f"{count} studies sent", 300.0)
+    def __exit__(self, *failure: object) -> None:
+        self._enough.set()
+        self._sender.shutdown()
 
-    def join(self) -> None:
-        self._thread.join()
+    def more(self) -> None:
+        """Wait for `BETWEEN` studies more."""
+        wanted = len(self.studies) + BETWEEN
+        eventually(
+            lambda: len(self.studies) >= wanted or self._sending.done(), f"{wanted} studies sent", 300.0
+        )
+
+    def end(self) -> None:
+        """Send no more; raises what went wrong while it was sent."""
+        self._enough.set()
+        self._sending.result()
 
     def _send(self) -> None:
-        for number in range(STUDIES):
+        for number in itertools.count():
+            if self._enough.wait(0.1):
+                return
             path = self.folder / f"{number}.dcm"
             path.write_bytes(to_bytes(chest(number, self.seed)))
             assert all(result.stored for result in self.house.send([path]))
-            self.sent += 1
-            time.sleep(0.1)
+            study = str(uid(f"{self.seed}-{number}/0/study"))
+            self.studies.append(self.house.keys().pseudonymous_uid(study))
 
     def answered(self) -> dict[str, list[dict[str, Any]]]:
         """What was said of each study, each answer once."""
@@ -116,27 +130,26 @@ def scorer(house: House) -> psutil.Process:
 
 def test_every_study_is_scored_once_whatever_happens_to_the_scorer(site: House, tmp_path: Path) -> None:
     """Replaced, refused, killed and stopped: each study has one effective prediction, of one version."""
-    stream = Stream(site, tmp_path, f"stream-{time.time_ns()}")
-    stream.start()
-    stream.wait(STUDIES // 5)
-    second, added = package(tmp_path, "1.1.0"), time.monotonic()
-    assert site.prodrome("models", "add", second).returncode == 0
-    assert site.prodrome("models", "promote", f"{MODEL}@1.1.0").returncode == 0
-    eventually(lambda: _versions(stream)["1.1.0"], "prediction of the new version", 60.0)
-    took = time.monotonic() - added
-    stream.wait(2 * STUDIES // 5)
-    _refused(site, tmp_path)
-    stream.wait(3 * STUDIES // 5)
-    workers = eventually(lambda: scorer(site).children(), "preparing processes", 60.0)
-    for worker in workers:
-        worker.kill()
-    stream.wait(4 * STUDIES // 5)
-    stopped = scorer(site)
-    stopped.suspend()
-    time.sleep(STOPPED_SECONDS)
-    stopped.resume()
-    stream.join()
-    eventually(lambda: len(stream.answered()) == STUDIES, "answer for every study", 180.0)
+    with Stream(site, tmp_path, f"stream-{time.time_ns()}") as stream:
+        stream.more()
+        second, added = package(tmp_path, "1.1.0"), time.monotonic()
+        assert site.prodrome("models", "add", second).returncode == 0
+        assert site.prodrome("models", "promote", f"{MODEL}@1.1.0").returncode == 0
+        eventually(lambda: _versions(stream)["1.1.0"], "prediction of the new version")
+        took = time.monotonic() - added
+        _refused(site, tmp_path)
+        stream.more()
+        for worker in eventually(lambda: scorer(site).children(), "preparing processes", 60.0):
+            worker.kill()
+        stream.more()
+        stopped = scorer(site)
+        stopped.suspend()
+        time.sleep(STOPPED_SECONDS)
+        stopped.resume()
+        stream.more()
+        stream.end()
+    studies = len(stream.studies)
+    eventually(lambda: len(stream.answered()) == studies, "answer for every study", 180.0)
     answers = stream.answered()
     assert {len(said) for said in answers.values()} == {1}
     assert {said["outcome"] for [said] in answers.values()} == {"predicted"}
@@ -145,7 +158,7 @@ def test_every_study_is_scored_once_whatever_happens_to_the_scorer(site: House, 
     said = sum(
         p["study_instance_uid"] in answers and p["model"]["id"] == MODEL for p in list(site.predictions)
     )
-    print(f"{STUDIES} studies, {dict(versions)}, {said - STUDIES} said again, new version after {took:.1f} s")
+    print(f"{studies} studies, {dict(versions)}, {said - studies} said again, new version after {took:.1f} s")
     _again(site, stream)
 
 
