@@ -65,7 +65,7 @@ class Run:
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="DICOM files to draw text into: grey, not compressed, of one frame.",
+    help="DICOM images without text, to draw some into: grey or in colour, the first frame of each.",
 )
 @click.option("--minutes", default=5.0, show_default=True, help="For how long to look for drawn text.")
 @click.option("--write", "page", type=click.Path(path_type=Path), help="Write the tables into this folder.")

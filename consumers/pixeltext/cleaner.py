@@ -1,7 +1,7 @@
 """Blank the text of a picture: by rule, by detection on every frame, and look again.
 
 1. Blank what the rules of the device name.
-2. Find text: in the first frame in all renderings and turned too, in the others in one; what may not stay
+2. Find text: in the first frame turned too, in the others upright alone; what may not stay
    (`verdict`) is blanked, with a margin, in the stored words, their unused high bits included.
 3. On an ultrasound's screen, what the first frame has outside of the images' regions is blanked in every frame: there
    a device writes who was examined, and it stays where it is.
@@ -80,9 +80,7 @@ def _clean_frame(
 
 def _text(frame: Frame, picture: Picture, detector: Detector, *, thorough: bool) -> Iterator[Box]:
     for number, image in enumerate(renderings(frame, picture)):
-        if number and not thorough:
-            return
-        for found in detector.find(image, turned=thorough):
+        for found in detector.find(image, turned=thorough, doubled=number == 0):
             if not may_stay(found, picture.names):
                 yield found.box
 
@@ -104,8 +102,12 @@ def _blank(frame: Frame, box: Box, picture: Picture) -> None:
     margin = _MARGIN + (min(bottom - top, right - left) // 5)
     rows = slice(max(top - margin, 0), bottom + margin)
     columns = slice(max(left - margin, 0), right + margin)
-    white = picture.photometric == "MONOCHROME1"
-    frame[rows, columns] = (1 << picture.bits_stored) - 1 if white else 0
+    frame[rows, columns] = blank_word(picture)
+
+
+def blank_word(picture: Picture) -> int:
+    """Return what is stored where text was: black, or 0 where that is not the least."""
+    return (1 << picture.bits_stored) - 1 if picture.photometric == "MONOCHROME1" else 0
 
 
 def _as_stored(frame: Frame, picture: Picture) -> bytes:

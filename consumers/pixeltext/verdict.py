@@ -1,6 +1,6 @@
 """Which text may stay in an image: sides, positions and scales, of a list; never what resembles the patient.
 
-A text that was not read well is not on the list. What resembles a token of the header's names, by few changed
+A text that was not read well, or not whole, is not on the list. What resembles a token of the header's names, by few changed
 letters, goes even if it is.
 """
 
@@ -58,7 +58,7 @@ _NEAR_FROM: Final = 4  # letters; shorter names are looked for whole
 def may_stay(found: Found, names: Collection[str]) -> bool:
     """Tell whether a piece of text may stay where it is."""
     text = found.text.strip().casefold()
-    if found.score < _READ_WELL or not text or resembles(text, names):
+    if not found.whole or found.score < _READ_WELL or not text or resembles(text, names):
         return False
     return text in _ALLOWED or _MEASURE.fullmatch(text) is not None
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -18,7 +19,7 @@ from consumers.deid.engine import ProjectKeys, clean_file, load_profile
 from consumers.deid.picture import CleanedPixels, Picture
 from consumers.pixeltext import pixel_cleaner
 from consumers.pixeltext.child import Child
-from consumers.pixeltext.detector import Found
+from consumers.pixeltext.detector import Found, _spans
 from consumers.pixeltext.devices import device_boxes, rules
 from consumers.pixeltext.render import renderings
 from consumers.pixeltext.verdict import may_stay, resembles
@@ -156,9 +157,42 @@ def test_each_font_is_found(child: Child, ultrasound: Path, font: str) -> None:
     assert made is not None
     cleaned = child.clean(made.picture)
     assert cleaned.value is not None
-    left, top, right, bottom = made.box
-    out = np.frombuffer(cleaned.value, np.uint8).reshape(frame.shape)
-    assert (out[top:bottom, left:right] == 0).mean() > 0.95
+    assert (np.frombuffer(cleaned.value, np.uint8).reshape(frame.shape)[made.ink] == 0).all()
+
+
+def test_small_letters_over_noise_are_found(child: Child) -> None:
+    """A window above the noise, letters of eight pixels: found in twice its size, where nothing else finds them."""
+    noise = np.random.default_rng(5).normal(0, 70, (1, 384, 384))
+    frames = (_tissue(5, (1, 384, 384), np.uint16, 600) + noise).clip(0, 4095).astype(np.uint16)
+    frames[0, 5, 5] = 4095
+    made = planted(picture(frames, bits_stored=12, high_bit=11), Random(3), "bitmap", 12, "white in a window")
+    assert made is not None
+    cleaned = child.clean(made.picture)
+    assert cleaned.value is not None
+    assert (np.frombuffer(cleaned.value, np.uint16).reshape(384, 384)[made.ink] == 0).mean() > 0.95
+
+
+def test_a_number_that_a_tile_cuts_is_no_measure(child: Child) -> None:
+    """A line over many tiles goes to its last digit, although three digits alone could be a measure."""
+    frames = _tissue(9, (1, 200, 900), top=90)
+    for row in (60, 150):
+        cv2.putText(
+            frames[0], "4711222  9081726  5544332", (17 + row, row), cv2.FONT_HERSHEY_SIMPLEX, 1.2, 255, 2
+        )
+    written = frames[0] == 255
+    cleaned = child.clean(picture(frames))
+    assert cleaned.value is not None
+    assert (np.frombuffer(cleaned.value, np.uint8).reshape(200, 900)[written] == 0).all()
+
+
+@pytest.mark.parametrize("length", [1, 64, 320, 321, 512, 1024, 4664])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiles_cover_and_overlap(length: int, scale: int) -> None:
+    """Each begins within the one before it, none is larger than the network is shown."""
+    spans = _spans(length, scale)
+    assert (spans[0][0], spans[-1][1]) == (0, length)
+    assert all(one[1] - following[0] >= 64 // scale - 1 for one, following in pairwise(spans))
+    assert all(0 < (stop - start) * scale <= 322 for start, stop in spans)
 
 
 def test_a_page_of_text_waits_for_a_person(child: Child) -> None:
