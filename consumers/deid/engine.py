@@ -292,7 +292,8 @@ def _manifest_head(profile: Profile) -> bytes:
 def _vault_entry(header: Header, context: IntakeContext, keys: ProjectKeys, days: int | None) -> VaultEntry:
     kept: DicomJson = {}
     for one in header.found:
-        kept.update(one.vault)
+        if one.vault:
+            kept.update(one.vault)
     study = study_module(kept)
     return VaultEntry(
         study_instance_uid=header.text(0x0020000D),
