@@ -4,8 +4,8 @@
 
 TOOL is prodrome, prodrome-cold (nothing remembered from file to file), dicognito, dicom-anonymizer or pydicom-deid;
 each is imported only where it is asked for, so that the peers' environment needs nothing of ours. The files of the
-folder IN are read before the clock runs; the clean ones, encoded, are written to OUT after it. Printed is JSON:
-milliseconds of CPU a file, the first left out, and how many the tool refused.
+folder IN are taken one after the other: the clock stands while one is read, and while the clean one, encoded, is
+written to OUT. Printed is JSON: milliseconds of CPU a file, the first left out, and how many the tool refused.
 """
 
 import io
@@ -93,20 +93,19 @@ _TOOLS: dict[str, Callable[[], Tool]] = {
 def main(tool: str, source: Path, target: Path) -> None:
     """Run one tool over a folder."""
     run = _TOOLS[tool]()
-    files = [(path, path.read_bytes()) for path in sorted(source.iterdir())]
-    clean: dict[str, bytes] = {}
-    refused = 0
-    begin = time.process_time()
-    for number, (path, data) in enumerate(files):
-        if number == 1:  # what is loaded, compiled and learned with the first is no cost of a file
-            begin = time.process_time()
+    used, refused = 0.0, 0
+    files = sorted(source.iterdir())
+    for number, path in enumerate(files):
+        data, encoded = path.read_bytes(), b""
+        begin = time.process_time()
         try:
-            clean[path.name] = run(path, data)
+            encoded = run(path, data)
         except Exception:  # a peer's refusal, of whatever kind, is counted and not told: it may quote values
             refused += 1
-    used = time.process_time() - begin
-    for name, encoded in clean.items():
-        (target / name).write_bytes(encoded)
+        if number:  # what is loaded, compiled and learned with the first is no cost of a file
+            used += time.process_time() - begin
+        if encoded:
+            (target / path.name).write_bytes(encoded)
     print(json.dumps({"cpu_ms": 1000 * used / max(len(files) - 1, 1), "refused": refused}))
 
 

@@ -25,7 +25,7 @@ from schemas.errors import ProdromeError
 MISSING: Final = "the option clean_pixel_data needs RapidOCR: pip install 'prodrome[text]'"
 _SIDE: Final = 320  # of a tile, at most
 _OVERLAP: Final = 64  # a line is whole in one of two tiles, or longer than this in both
-_LARGEST: Final = 72  # pixels of the shorter side of a box: letters of 48, about; devices do not write larger
+_LARGEST: Final = 96  # pixels of the shorter side of a box: letters of 64, about; devices do not write larger
 _REMEMBERED: Final = 4096  # tiles, some 200 bytes each
 _EDGE: Final = 3  # pixels from the edge of a tile: cut
 _MIN_SCORE: Final = 0.4  # of a box: a miss is worse than a patch too many
