@@ -283,7 +283,6 @@ def _begin() -> None:
 def _tried(modality: str, base: Picture, made: Planted) -> tuple[list[tuple[str, str]], Outcome]:
     image = _blanked([made.picture], made.ink)
     frame = _blanked([base, made.picture], made.ink)
-    # Frames are looked at one after the other; what is found in the first is found in it alone, too.
     kinds = [("modality", modality), ("font", made.font), ("pixels high", f"{made.size:02d}"),
              ("polarity", made.polarity), ("all", "")]  # fmt: skip
     return kinds, Outcome(image[0], frame[0], frame[1])
@@ -299,10 +298,10 @@ def _blanked(frames: list[Picture], ink: npt.NDArray[np.bool_]) -> tuple[str, bo
         return "waits", False
     if cleaned.value is None:
         return "left", False
-    size = len(last.value)
-    (after,) = stored_frames(replace(last, value=cleaned.value[-size:]))
+    before, end = len(value) - len(last.value), len(value)
+    (after,) = stored_frames(replace(last, value=cleaned.value[before:end]))
     around = ink.copy()  # black letters differ from what is blank by what is around them
     for shift in itertools.product(range(-2, 3), repeat=2):
         around |= np.roll(ink, shift, (0, 1))
     gone = (after == blank_word(last)).all(axis=2)[around].mean()
-    return "blanked" if gone >= _BLANKED else "left", cleaned.value[:-size] != value[:-size]
+    return "blanked" if gone >= _BLANKED else "left", cleaned.value[:before] != value[:before]

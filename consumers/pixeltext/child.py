@@ -22,9 +22,9 @@ from schemas.errors import ProdromeError, Quarantine
 MEMORY_BYTES: Final = 6 << 30
 #: To import, and to load the models, on a machine that does much else.
 START_SECONDS: Final = 120.0
-#: For a picture: two looks at a first frame and its check, then a look a frame of a million pixels.
+#: For a picture: a first frame and its check, then what a frame of a million pixels takes, three times over.
 FIRST_SECONDS: Final = 60.0
-SECONDS_A_MEGAPIXEL: Final = 8.0
+SECONDS_A_MEGAPIXEL: Final = 24.0
 #: No picture may take longer; what would goes to a person.
 LONGEST_SECONDS: Final = 900.0
 
