@@ -4,16 +4,10 @@
 Keys hold digests and pseudonyms, never text that came from outside. A local put is written beside and
 renamed, so that nobody sees half an object; it is not synced (what is lost with the power comes again from
 the spool, see docs/decisions).
-
-Local puts are our own few lines: obstore hands each to a thread of its own, which takes three times the CPU for an
-image of 200 kB (docs/decisions/0037). What is beside an object, ``#`` and a number behind its name, is none to obstore.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -61,7 +55,6 @@ class Store:
                 f"expected a store URL of {' or '.join(SCHEMES)}, came {parts.scheme or 'none'}"
             )
         self.scheme = scheme
-        self._folder = parts.path if parts.scheme == "file" else None
         if parts.scheme == "file":
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
@@ -78,10 +71,11 @@ class Store:
             The store does not answer or is full.
         """
         try:
-            if not self._created(key, data) and (
-                obstore.head(self._store, key)["size"] != len(data) or self._read(key) != data
-            ):
-                self._write(key, data)
+            try:
+                obstore.put(self._store, key, data, mode="create")
+            except AlreadyExistsError:
+                if obstore.head(self._store, key)["size"] != len(data) or self._read(key) != data:
+                    obstore.put(self._store, key, data)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SlowDown(f"the {self.scheme} store refused a put: {type(error).__name__}") from None
         return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data), checksum=_checksum(data))
@@ -89,7 +83,7 @@ class Store:
     def put_again(self, key: str, data: bytes) -> Pointer:
         """Write an object over one that may be there: for sealed bytes, which differ each time."""
         try:
-            self._write(key, data)
+            obstore.put(self._store, key, data)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SlowDown(f"the {self.scheme} store refused a put: {type(error).__name__}") from None
         return Pointer(uri=f"{self.scheme}://{key}", offset=0, length=len(data))
@@ -162,31 +156,6 @@ class Store:
         """Return the keys below a prefix; for tests and repairs, not for a hot path."""
         return [item["path"] for page in obstore.list(self._store, prefix=prefix or None) for item in page]
 
-    def _created(self, key: str, data: bytes) -> bool:
-        """Write an object that is not there; return whether it was not."""
-        if self._folder is not None:
-            # Two who write one key at once write the same bytes, and each renames a whole file.
-            if os.path.exists(f"{self._folder}/{key}"):
-                return False
-            self._write(key, data)
-            return True
-        try:
-            obstore.put(self._store, key, data, mode="create")
-        except AlreadyExistsError:
-            return False
-        return True
-
-    def _write(self, key: str, data: bytes) -> None:
-        if self._folder is None:
-            obstore.put(self._store, key, data)
-            return
-        path = f"{self._folder}/{key}"
-        try:
-            _write_file(path, data)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            _write_file(path, data)
-
     def _read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
             return b""
@@ -214,21 +183,6 @@ def s3_options(connection: S3Connection) -> dict[str, Any]:
     if credentials := connection.credentials():
         found |= dict(zip(("access_key_id", "secret_access_key"), credentials, strict=True))
     return found
-
-
-def _write_file(path: str, data: bytes) -> None:
-    """Write a file beside its place and rename it; raise OSError, and leave nothing."""
-    beside = f"{path}#{secrets.randbits(63)}"
-    try:
-        with open(beside, "xb", buffering=0) as file:
-            left = memoryview(data)
-            while left:  # one write takes 2 GB at most
-                left = left[file.write(left) :]
-        os.replace(beside, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise
 
 
 def _checksum(data: bytes) -> str:

@@ -6,8 +6,8 @@ or without. A segment without one byte in it never confirmed anything, so it is 
 anything at all is left for Cassandra to judge.
 
 Its threads look for work by sleeps of some ten microseconds, 25,000 of them a second under load. The kernel is told
-that timers may be late by `SLACK_NANOSECONDS`, which takes two fifths of the node's CPU away
-(docs/decisions/0038); what the node becomes, and each thread of it, inherits that.
+that timers may be late by `SLACK_NANOSECONDS`, which takes a third of the node's CPU away
+(docs/decisions/0037); what the node becomes, and each thread of it, inherits that.
 
 It imports no package and runs with `-I -S`, so that a restart costs milliseconds.
 """
