@@ -56,8 +56,8 @@ bench-s3: setup java-17 ## The S3 door beside a plain loop, a backfill beside li
 bench-scoring: setup java-17 ## Scoring beside the bare runtime, preparation, batches, time to the answer: ten minutes
 	$(BIN)/prodrome bench-scoring
 
-chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth
-	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP tests/system/chaos
+chaos: setup java-17 ## Break everything in turn under load, full counts: hours; SCALE=0.1 for a tenth, ONLY=f6 for a row
+	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP $(if $(ONLY),-k "$(ONLY)") tests/system/chaos
 
 chaos-receive: setup ## The same for the door alone, an hour and a half; SCALE=0.1 for a tenth
 	PRODROME_CHAOS_SCALE=$(or $(SCALE),1) $(BIN)/pytest -m chaos -rP \
