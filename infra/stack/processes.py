@@ -16,6 +16,8 @@ from typing import Final
 MARK: Final = "_PRODROME_STACK_HOME"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 TICK: Final = os.sysconf("SC_CLK_TCK")
+#: The kind of clock that clock_getcpuclockid(3) gives for another process; Python has no call for it.
+_CPU_OF_PROCESS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +101,23 @@ def _read(pid: int) -> Process | None:
         return None
     # The name stands in brackets and may hold anything, brackets too; the fields follow the last one.
     fields = text.rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
     return Process(
         pid=pid,
         parent=int(fields[1]),
         state=fields[0],
-        cpu_seconds=ticks / TICK,
+        cpu_seconds=_cpu_seconds(pid, int(fields[11]) + int(fields[12])),
         rss_bytes=int(fields[21]) * _PAGE,
         threads=int(fields[17]),
         **_transferred(pid),
     )
+
+
+def _cpu_seconds(pid: int, ticks: int) -> float:
+    # By the scheduler's clock, in nanoseconds: a tick is 10 ms, in which a fast machine takes thirty instances.
+    try:
+        return time.clock_gettime((~pid << 3) | _CPU_OF_PROCESS)
+    except OSError:  # it ended while we looked
+        return ticks / TICK
 
 
 def _transferred(pid: int) -> dict[str, int]:

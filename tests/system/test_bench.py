@@ -47,7 +47,7 @@ def test_growth(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doors(tmp_path: Path) -> None:
     """Our receiver and its peers take the same instances; what they wrote is gone."""
-    ours, *peers = measure_doors(tmp_path, 100, 2, 8)  # of fewer the kernel's clock may see no CPU
+    ours, *peers = measure_doors(tmp_path, 100, 2, 8)  # ended children of a peer are counted in ticks
     assert ours.name.startswith("prodrome")
     assert peers
     assert all(door.ack.count >= 100 and door.cpu_ms > 0 for door in (ours, *peers))
