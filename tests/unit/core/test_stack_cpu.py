@@ -10,7 +10,9 @@ from infra.stack import processes
 def test_cpu_of_another_process() -> None:
     """Whatever it used is seen, were it less than a tick; and what it says itself agrees."""
     say = "import sys, time; print(time.process_time(), flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", say], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", say], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         said = float(child.stdout.readline())
         seen = processes.table()[child.pid].cpu_seconds
