@@ -3,6 +3,7 @@
 1. Every clean, corrected or conflicting intake of the ledger is an indexed version, or was removed on purpose.
 2. Every version has its clean object, of its length, and its vault row; every identity has its version.
 3. Every object of the clean store has a row; every quarantined row has its object; every head is published.
+4. Nothing lies in a store that a kill left of an object half written.
 
 A repair puts the intake's event back on its topic while the spool keeps the segment: effects are keyed, so
 that what is whole stays as it is. Where the raw bytes are gone the identity is removed, so that the same
@@ -14,8 +15,9 @@ import json
 import sqlite3
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from rich.progress import Progress, TaskID
 
 from commands.auditing import audited, confirm
 from commands.status import intakes
-from commands.wiring import clean_store, opened, settings, told
+from commands.wiring import clean_store, opened, results_store, settings, told
 from consumers.deid.keys import ProjectKeys
 from consumers.kept import Kept
 from infra.cassandra import Tables
@@ -83,6 +85,8 @@ class Reconciling:
     def __init__(self, found: Settings, trusted: Tables, clean: Tables) -> None:
         self._found, self._trusted, self._clean = found, trusted, clean
         self._store = clean_store(found)
+        self._quarantine = Kept(found).store
+        self._stores = (self._store, self._quarantine, results_store(found))
         master, key_id = master_key(found), found.deidentify.key_id
         self._keys = cache(lambda project: ProjectKeys.derive(master, project, key_id))
         self.wrong: Counter[str] = Counter()
@@ -105,6 +109,7 @@ class Reconciling:
             self._look_at_objects()
             self._look_at_quarantine()
             self._look_at_heads()
+            self._look_at_leftovers()
         removed = sum(
             row.count for row in self._clean.stream("SELECT count FROM removed_versions WHERE one = 'all'")
         )
@@ -131,6 +136,9 @@ class Reconciling:
                 continue
             self._store.delete(Pointer(uri=f"clean://{key}", offset=0, length=0))
             done["object without a row removed"] += 1
+        for path in self._leftovers():
+            path.unlink(missing_ok=True)
+            done["left by a kill removed"] += 1
         for what in ("quarantined without its bytes", "revision that is not published"):
             if self.wrong[what]:
                 done[f"{what}: not mended here"] = self.wrong[what]
@@ -205,15 +213,24 @@ class Reconciling:
                 self._lookup.execute("INSERT INTO orphans VALUES (?)", (key,))
 
     def _look_at_quarantine(self) -> None:
-        store = Kept(self._found).store
         for row in self._trusted.stream("SELECT object, length FROM quarantine"):
-            if row.object and not store.holds(Pointer(uri=row.object, offset=0, length=row.length)):
+            if row.object and not self._quarantine.holds(
+                Pointer(uri=row.object, offset=0, length=row.length)
+            ):
                 self.wrong["quarantined without its bytes"] += 1
 
     def _look_at_heads(self) -> None:
         for row in self._clean.stream("SELECT published FROM study_head"):
             if not row.published:
                 self.wrong["revision that is not published"] += 1
+
+    def _look_at_leftovers(self) -> None:
+        for _ in self._leftovers():
+            self.wrong["left by a kill"] += 1
+
+    def _leftovers(self) -> Iterator[Path]:
+        before = SystemClock().now() - GRACE_SECONDS
+        return chain.from_iterable(store.leftovers(before) for store in self._stores)
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -3,11 +3,16 @@
 `Store.put` writes an object once: a key names its content, so an object that is there already is the same.
 Keys hold digests and pseudonyms, never text that came from outside. A local put is written beside and
 renamed, so that nobody sees half an object; it is not synced (what is lost with the power comes again from
-the spool, see docs/decisions).
+the spool, see docs/decisions). What a kill leaves beside an object, obstore never lists: `delete` takes it along,
+and `Store.leftovers` finds the rest.
 """
 
+import glob
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +28,8 @@ from schemas.errors import BadMessage, SettingsError, SlowDown
 from schemas.events import Pointer
 
 SCHEMES: Final = ("file", "s3")
+#: How obstore names a local file until it is renamed to its key.
+_UNFINISHED: Final = re.compile(r"#\d+$")
 
 
 def open_results(settings: Settings) -> "Store":
@@ -55,7 +62,8 @@ class Store:
                 f"expected a store URL of {' or '.join(SCHEMES)}, came {parts.scheme or 'none'}"
             )
         self.scheme = scheme
-        if parts.scheme == "file":
+        self._folder = Path(parts.path) if parts.scheme == "file" else None
+        if self._folder:
             self._store = LocalStore(prefix=parts.path, automatic_cleanup=False, mkdir=True)
         else:
             self._store = from_url(url, **s3_options(connection or S3Connection()))
@@ -130,11 +138,24 @@ class Store:
             raise SlowDown(f"the {self.scheme} store refused a get: {type(error).__name__}") from None
 
     def delete(self, pointer: Pointer) -> None:
-        """Remove an object; one that is gone already is no error."""
-        try:
-            obstore.delete(self._store, self._key(pointer))
-        except FileNotFoundError:
-            return
+        """Remove an object and what kills left beside it; one that is gone already is no error."""
+        key = self._key(pointer)
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+        if self._folder:
+            path = self._folder / key
+            for beside in _unfinished(path.parent.glob(f"{glob.escape(path.name)}#*")):
+                beside.unlink(missing_ok=True)
+
+    def leftovers(self, before: float) -> Iterator[Path]:
+        """Yield the files that a kill left of local puts, begun before a time (Unix, s); a bucket has its own rule.
+
+        None is an object: it may be half of one, or a second name of a whole one.
+        """
+        for path in _unfinished(self._folder.rglob("*#*")) if self._folder else ():
+            with suppress(FileNotFoundError):  # it was finished while we looked
+                if path.stat().st_mtime < before:
+                    yield path
 
     def holds(self, pointer: Pointer) -> bool:
         """Whether there is an object of at least the pointer's length; raises `SlowDown` while the store is away."""
@@ -183,6 +204,10 @@ def s3_options(connection: S3Connection) -> dict[str, Any]:
     if credentials := connection.credentials():
         found |= dict(zip(("access_key_id", "secret_access_key"), credentials, strict=True))
     return found
+
+
+def _unfinished(paths: Iterable[Path]) -> Iterator[Path]:
+    return (path for path in paths if _UNFINISHED.search(path.name))
 
 
 def _checksum(data: bytes) -> str:

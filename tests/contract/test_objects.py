@@ -1,6 +1,7 @@
 """Objects: written once under their key, read back whole or refused, mended after a power loss; on both kinds of store."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,21 @@ def test_what_a_kill_left_beside_an_object_is_none(tmp_path: Path) -> None:
     assert store.keys() == []
     assert store.get(store.put("k/a", b"half")) == b"half"
     assert store.keys() == ["k/a"]
+
+
+def test_what_kills_left_is_found_and_goes_with_its_object(tmp_path: Path) -> None:
+    """Only what is old enough is left over; nothing of an object is there once it was removed."""
+    store = Store(f"file://{tmp_path}", "clean")
+    pointer = store.put("k/a[1]", b"whole")
+    cut = [tmp_path / "k" / name for name in ("a[1]#1", "a[1]#23", "b#1")]
+    for path in cut:
+        path.write_bytes(b"ha")
+        os.utime(path, (1000, 1000))
+    (tmp_path / "k" / "c#1").write_bytes(b"may be at work")
+    assert sorted(store.leftovers(2000)) == cut
+    store.delete(pointer)
+    store.delete(pointer)
+    assert list(store.leftovers(2000)) == cut[2:]
 
 
 @pytest.mark.parametrize("url", ["/folder", "ftp://host/x", ""])

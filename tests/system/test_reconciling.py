@@ -1,5 +1,6 @@
 """Rows and objects that are lost by hand: found, repaired from the spool, and the balance stands again."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,14 +36,22 @@ def test_what_was_lost_is_found_and_repaired(
     house.clean.run(
         "DELETE FROM study_instances WHERE project = ? AND study = ? AND sop = ?", (*key, rows[2].sop)
     )
+    begun = house.stored_under / "clean" / "default" / "cut.dcm#1"
+    begun.touch()
+    os.utime(begun, (0, 0))
     lost = house.prodrome("reconcile", "--json")
     assert lost.returncode == 1
     assert msgspec.json.decode(lost.stdout)["wrong"] == {
         "version without its object": 1,
         "version without its vault row": 1,
         "identity without its version": 1,
+        "left by a kill": 1,
     }
     mended = house.prodrome("reconcile", "--repair", "--yes", "--json")
-    assert msgspec.json.decode(mended.stdout)["repaired"] == {"sent through once more": 3}
+    assert msgspec.json.decode(mended.stdout)["repaired"] == {
+        "sent through once more": 3,
+        "left by a kill removed": 1,
+    }
+    assert not begun.exists()
     eventually(lambda: house.prodrome("reconcile").returncode == 0, "agreement")
     assert house.revisions_of("default", study) == [1]

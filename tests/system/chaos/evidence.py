@@ -225,7 +225,8 @@ def _rows(world: World) -> Iterator[Row]:
 
 
 def _objects(world: World) -> Iterator[tuple[str, Stored]]:
-    for path in sorted((world.clean_folder / world.project).rglob("*.dcm*")):
+    # By the end of the name: what a kill left beside an object (`#1`) no store lists, and reconcile removes it.
+    for path in sorted((world.clean_folder / world.project).rglob("*.dcm")):
         yield str(path.relative_to(world.clean_folder)), parsed(path.read_bytes())
 
 
