@@ -86,7 +86,7 @@ def _from_event(found: Settings, scale: float, peers: Path) -> Figures:
     lines = []
     warm = _settled(found)
     put(found, f"warm/{time.time_ns()}/", WARM, 320)  # what starts with the first objects is nobody's cost
-    until(lambda: _settled(found) >= warm + WARM)
+    until(lambda: _settled(found), warm + WARM)
     for side, count in SIZES.items():
         wanted, prefix = max(8, int(scale * count)), f"bench/{time.time_ns()}/"
         with _standing(found, "bridge", "lister") as go:
@@ -94,7 +94,7 @@ def _from_event(found: Settings, scale: float, peers: Path) -> Figures:
             before, done = read_gauges(layout(found)), _settled(found)
             began = time.monotonic()
             go("bridge")
-            until(lambda due=done + wanted: _settled(found) >= due)  # type: ignore[misc]
+            until(lambda: _settled(found), done + wanted)
             took = time.monotonic() - began
             used = usage(before, read_gauges(layout(found)), wanted)
             loop = _loop(found, prefix, peers)

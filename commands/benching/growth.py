@@ -25,7 +25,7 @@ PROBES: Final = 100
 A_STUDY: Final = 100
 #: No schedule: as fast as they are taken.
 UNPACED: Final = 1e9
-#: Sent at once before the rest of the way is waited for; a spool full of small records is read in a breath.
+#: Sent at once; while the next of them are sent, no more than these are on their way.
 CHUNK: Final = 5000
 
 _BY_UID: Final = "SELECT study FROM instances_by_uid WHERE project = 'default' AND sop = ?"
@@ -57,21 +57,18 @@ def grow(found: Settings, plan: Plan, up_to: int, say: Callable[[str], None]) ->
     for size in sizes(up_to):
         begin = time.monotonic()
         added = 0
-        while there + added < size - PROBES:
-            chunk = min(CHUNK, size - PROBES - there - added)
-            added += _send(found, replace(small, seed=f"{plan.seed}-{there + added}", instances=chunk))
-            say(f"{there + added} instances")
+        with opened(found.trusted) as tables:
+            through = Through(found, tables)
+            while there + added < size - PROBES:
+                chunk = min(CHUNK, size - PROBES - there - added)
+                seed = f"{plan.seed}-{there + added}"
+                added += Sender(replace(small, seed=seed, instances=chunk)).result().count
+                until(through, added - CHUNK)
+                say(f"{there + added} instances")
+            until(through, added)
         rate = added / max(1e-9, time.monotonic() - begin)
         yield _probe(found, replace(small, seed=f"{plan.seed}-probe-{size}"), there + added + PROBES, rate)
         there += added + PROBES
-
-
-def _send(found: Settings, plan: Plan) -> int:
-    with opened(found.trusted) as tables:
-        through = Through(found, tables)
-        sent = Sender(plan).result()
-        until(lambda: through() >= sent.count)
-    return sent.count
 
 
 def _probe(found: Settings, plan: Plan, instances: int, rate: float) -> Size:
@@ -83,7 +80,7 @@ def _probe(found: Settings, plan: Plan, instances: int, rate: float) -> Size:
     with opened(found.trusted) as trusted, Listener(found, "instance.deidentified.v1", [study]) as clean:
         through = Through(found, trusted)
         sent = Sender(one).result()
-        until(lambda: through() >= sent.count)
+        until(through, sent.count)
     waits = [1000 * (clean.seen.get(sops[n], math.inf) - at) for (_, n), at in sent.answered.items()]
     with opened(found.clean) as tables:
         by_uid = [_timed(lambda sop=sop: tables.run(_BY_UID, (sop,))) for sop in sops]  # type: ignore[misc]

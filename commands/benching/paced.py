@@ -54,7 +54,7 @@ def run_paced(found: Settings, plan: Plan, say: Callable[[str], None] = lambda _
             say(f"{at:.0f} s: {count} acknowledged, {samples[-1].in_flight} on their way")
             sender.wait(SAMPLE_SECONDS)
         sent = sender.result()
-        until(lambda: through() >= sent.count)
+        until(through, sent.count)
         took, now = time.monotonic() - begin, read_gauges(place)
     programs = usage(gauges, now, sent.count)
     ours = sum(program.cpu_ms for program in programs.values()) * sent.count / 1000 + sent.cpu_seconds
@@ -123,10 +123,10 @@ class Through:
         return settled, int(sum(value for labels, value in counted if labels["stage"] == "catalog"))
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Return when it holds; the stack has `SETTLE_SECONDS` for it."""
+def until(count: Callable[[], int], wanted: int) -> None:
+    """Return when a count has come so far; the stack has `SETTLE_SECONDS` for it."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    while not holds():
+    while count() < wanted:
         if time.monotonic() > deadline:
             raise ProdromeError(f"settling took over {SETTLE_SECONDS:.0f} s: see `prodrome status`")
         time.sleep(0.2)
