@@ -195,7 +195,7 @@ def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -
     acknowledged = dict(kept or {})
     total: Counter[str] = Counter()
     for spool in tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
-        for row in tables.run(
+        for row in tables.stream(
             "SELECT segment, records, counts FROM ledger_segments WHERE spool = ?", (spool.spool,)
         ):
             counts = row.counts or {}

@@ -190,7 +190,7 @@ def balance(tables: Tables, models: list[str]) -> dict[str, dict[str, int]]:
     for model in models:
         found: dict[str, int] = {}
         for bucket in range(BUCKETS):
-            for row in tables.run(
+            for row in tables.stream(
                 "SELECT outcome FROM model_runs WHERE bucket = ? AND model = ?", (bucket, model)
             ):
                 found[row.outcome] = found.get(row.outcome, 0) + 1

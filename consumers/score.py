@@ -327,6 +327,9 @@ class Score:
 
     def _give_up(self, key: StudyKey, model: Model, waiting: Waiting) -> None:
         revised = waiting.revised
+        if self._predictions.ended(key, model, revised.revision) not in (None, "waiting"):
+            self._no_longer(key, model.card.id, waiting)  # its row outlived it, see docs/decisions/0038
+            return
         try:
             manifest = self._manifest(revised)
         except BadMessage as error:  # no message stands behind a deadline, so there is no dead letter

@@ -127,3 +127,15 @@ def test_a_wrong_statement_is_a_defect_and_is_not_waited_for(tables: Tables) -> 
     ):
         with pytest.raises(InvalidRequest):
             call()
+
+
+@pytest.mark.parametrize("name", ["open_studies", "waiting_runs"])
+def test_what_was_removed_is_soon_no_more_read_over(
+    cassandra_at: CassandraConnection, keyspace: str, tables: Tables, name: str
+) -> None:
+    """Rows that come and go all day do not add up to a read that Cassandra refuses: 100,000 removed ones."""
+    query = "SELECT gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?"
+    [table] = tables.run(query, (keyspace, name))
+    # 694 studies/s of one image over 12 partitions; and long enough for hints of a node that restarts
+    assert 694 * table.gc_grace_seconds / 12 < 100_000 / 2
+    assert table.gc_grace_seconds >= 300

@@ -196,6 +196,20 @@ def test_a_study_that_was_opened_but_never_indexed_is_forgotten(room: Room) -> N
     assert not room.tables.run("SELECT study FROM open_studies WHERE partition = ?", (room.partition,))
 
 
+def test_a_row_of_an_open_study_that_comes_back_changes_nothing(room: Room) -> None:
+    """Removed at the close, and back from a replica that had missed it: at most the same revision is said again."""
+    room.take(instance("1.1"))
+    room.quiet()
+    room.tables.run(
+        "INSERT INTO open_studies (partition, project, study, quiet_seconds) VALUES (?, ?, ?, ?)",
+        (room.partition, *room.key, QUIET),
+    )
+    room.start()
+    room.quiet()
+    assert len(set(room.outbox.bodies("study.revised.v1"))) == 1
+    assert not room.tables.run("SELECT study FROM open_studies WHERE partition = ?", (room.partition,))
+
+
 def test_an_unpublished_revision_is_published_by_the_next_owner_with_the_same_body(room: Room) -> None:
     """The number was taken, the broker was away, the process died."""
     room.take(instance("1.1"))

@@ -257,6 +257,22 @@ def test_an_answer_after_a_crash_ends_the_waiting_too(room: Room, exam: Exam) ->
     assert set(room.outcomes) == {"predicted"}
 
 
+def test_a_row_of_waiting_that_comes_back_says_nothing(room: Room, exam: Exam) -> None:
+    """Removed, and back from a replica that had missed it: the revision has its answer, and the row goes again."""
+    room.take(room.revised(views(exam, "L-CC")))
+    query = "SELECT * FROM waiting_runs WHERE partition = ?"
+    [waiting] = room.tables.run(query, (room.partition,))
+    room.take(room.revised(views(exam)))
+    room.tables.run(
+        "INSERT INTO waiting_runs (partition, project, study, model, since, revised) VALUES (?, ?, ?, ?, ?, ?)",
+        (room.partition, *room.key, waiting.model, waiting.since, waiting.revised),
+    )
+    room.start()
+    room.wait(DEADLINE)
+    assert (room.outcomes, room.ended(1)) == (["predicted"], "predicted")
+    assert not room.tables.run(query, (room.partition,))
+
+
 @pytest.mark.parametrize("transaction", [0, 1, 2])
 def test_a_crash_anywhere_gives_the_same_answer_once_more(room: Room, exam: Exam, transaction: int) -> None:
     """Before the row, before the head, before the mark: the repeat ends with one answer, effective."""
