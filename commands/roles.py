@@ -225,10 +225,10 @@ class Freeable:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def __call__(self, spool: str) -> list[int]:
-        """Return segment numbers; raises `SlowDown` while Cassandra is down, which frees nothing."""
-        rows = self._tables.run("SELECT segment, freeable FROM ledger_segments WHERE spool = ?", (spool,))
-        return [row.segment for row in rows if row.freeable]
+    def __call__(self, spool: str, first: int) -> list[int]:
+        """Return segment numbers from `first` on; raises `SlowDown` while Cassandra is down, which frees nothing."""
+        query = "SELECT segment, freeable FROM ledger_segments WHERE spool = ? AND segment >= ?"
+        return [row.segment for row in self._tables.stream(query, (spool, first)) if row.freeable]
 
 
 def _zones(found: Settings, trusted: Any) -> Any:

@@ -130,8 +130,10 @@ class Ledger:
     def assigned(self, partitions: frozenset[int]) -> None:
         """Find the settled segments again; marking one twice is harmless, so all are looked at."""
         del partitions
+        if self._retention is None:
+            return
         for spool in self._tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
-            rows = self._tables.run(
+            rows = self._tables.stream(
                 "SELECT segment, settled_at, freeable FROM ledger_segments WHERE spool = ?", (spool.spool,)
             )
             for row in rows:
@@ -167,7 +169,8 @@ class Ledger:
         at = row.settled_at if row else None
         if segment.settled and at is None:
             at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
-            self._settled[key] = self._clock.now()
+            if self._retention is not None:
+                self._settled[key] = self._clock.now()
         now = (segment.records, segment.sealed, bytes(segment.outcomes), segment.counts, at)
         if row is None:
             return self._tables.run_once(_FIRST, (*now, *key))[0]
@@ -216,13 +219,15 @@ def outcome_of(tables: Tables, intake: Intake) -> Outcome | None:
 
 def unsettled(tables: Tables, reader: SpoolReader) -> Iterator[tuple[Intake, InstanceHeader]]:
     """Yield the instances of a spool that have no outcome yet, oldest segment first; settled ones are not opened."""
-    query = "SELECT segment, outcomes, settled_at FROM ledger_segments WHERE spool = ?"
-    rows = {row.segment: row for row in tables.run(query, (reader.id,))}
-    for number in reader.segments():
-        row = rows.get(number)
-        if row and row.settled_at:
+    numbers = reader.segments()
+    query = "SELECT segment, settled_at FROM ledger_segments WHERE spool = ? AND segment >= ?"
+    rows = tables.stream(query, (reader.id, min(numbers, default=0)))
+    done = {row.segment for row in rows if row.settled_at}
+    for number in numbers:
+        if number in done:
             continue
-        known = row.outcomes or b"" if row else b""
+        found = tables.run(_SELECT, (reader.id, number))
+        known = found[0].outcomes or b"" if found else b""
         try:
             for record in reader.records(number):
                 settled = record.number < len(known) and known[record.number]

@@ -78,7 +78,7 @@ class Relay:
     large_bytes : int
         Instances over this size take the bulk lane.
     freeable : callable
-        Returns the segments that the ledger allows to free; may raise `SlowDown`.
+        Returns the segments, from a number on, that the ledger allows to free; may raise `SlowDown`.
     clock : Clock
         For the pause between looks at the ledger.
     paused : callable
@@ -91,7 +91,7 @@ class Relay:
         publisher: Publisher,
         *,
         large_bytes: int,
-        freeable: Callable[[], Iterable[int]] = tuple,
+        freeable: Callable[[int], Iterable[int]] = lambda _first: (),
         clock: Clock | None = None,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -159,7 +159,7 @@ class Relay:
     def free_segments(self) -> None:
         """Free what the ledger allows of the segments that are published whole."""
         self._free_at = self._clock.monotonic() + FREE_SECONDS
-        for number in sorted(set(self._freeable()) & set(self._reader.segments())):
+        for number in self._allowed():
             published = number < self.state.segment or (number == self.state.segment and self.state.done)
             if published and self._reader.free(number):
                 _log.info("segment %d freed", number)
@@ -169,10 +169,15 @@ class Relay:
         # What had settled a grace ago is durable downstream: it is not published again, and so never freed
         # between that and its reading.
         try:
-            for number in self._freeable():
+            for number in self._allowed():
                 self._reader.free(number)
         except SlowDown as error:
             _log.warning("settled segments are published again: %s", error)
+
+    def _allowed(self) -> list[int]:
+        # Of those at hand: the ledger keeps a row of each segment that ever was.
+        numbers = self._reader.segments()
+        return sorted(set(self._freeable(numbers[0])).intersection(numbers)) if numbers else []
 
     def unrelayed(self) -> int:
         """Return how many durable instances are not published yet, at most `COUNT_LIMIT`."""
@@ -242,7 +247,7 @@ def relay(
     poll_seconds: float,
     pace_seconds: float = 0.0,
     large_bytes: int,
-    freeable: Callable[[str], Iterable[int]] = lambda _spool: (),
+    freeable: Callable[[str, int], Iterable[int]] = lambda _spool, _first: (),
     paused: Callable[[], bool] = lambda: False,
 ) -> None:
     """Relay the spool in `folder` and those of further processes in it, until `stop` is set.

@@ -66,6 +66,7 @@ def test_killed(trial: Trial, chance: random.Random, scaled: Scaled, programs: t
     before, kills = deaths(trial.house), {name: scaled(1, KILLED[name]) for name in programs}
     with under_load(trial):
         for name in itertools.chain.from_iterable([name] * n for name, n in kills.items()):
+            trial.keep_up()
             time.sleep(chance.uniform(0.2, 3.0))
             if name == "worker":
                 kill_worker(trial.house, chance)

@@ -28,6 +28,8 @@ from schemas.topics import BY_NAME
 
 #: Until nothing is in flight: the guide allows five minutes after faults heal; a machine that restarts much, more.
 PATIENCE = 420.0
+#: Instances and messages that may be on their way when something is killed once more.
+BACKLOG = 2000
 #: After each answer: a fault needs some traffic, and what is sent while roles start has to be judged too.
 PACE = 0.05 if LONG else 0.2
 #: The called AE title of this room, see `house.ROOMS`.
@@ -59,6 +61,16 @@ class Trial:
         """Wait until so many more answers have come."""
         more = len(self.sender.answers) + count
         eventually(lambda: len(self.sender.answers) >= more, f"{count} more answers", PATIENCE)
+
+    def keep_up(self) -> None:
+        """Wait while much is on its way: a fault that happens for an hour is not judged by an hour's backlog."""
+
+        def is_little() -> bool:
+            with suppress(ProdromeError):  # a part is on its way back
+                return self.in_flight() + sum(self.lags().values()) < BACKLOG
+            return False
+
+        eventually(is_little, f"fewer than {BACKLOG} on their way", PATIENCE)
 
     def settle(self) -> float:
         """End the load, wait until nothing is in flight or waits; return the seconds that it took."""
