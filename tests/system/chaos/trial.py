@@ -86,6 +86,7 @@ class Trial:
                 self.in_flight() == 0
                 and not any(self.lags().values())
                 and not self._open("open_studies")
+                and not self._open("waiting_runs")  # the end of a deadline is a prediction
                 and not self._unscored()
             )
         return False
