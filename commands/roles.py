@@ -220,15 +220,16 @@ def gateway() -> None:
 
 
 class Freeable:
-    """What the ledger allows the relay to free: the segments of a spool that are marked so."""
+    """What the ledger allows the relay to free: the segments of a spool that are marked so in its epoch."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def __call__(self, spool: str, first: int) -> list[int]:
+    def __call__(self, spool: str, epoch: str, first: int) -> list[int]:
         """Return segment numbers from `first` on; raises `SlowDown` while Cassandra is down, which frees nothing."""
-        query = "SELECT segment, freeable FROM ledger_segments WHERE spool = ? AND segment >= ?"
-        return [row.segment for row in self._tables.stream(query, (spool, first)) if row.freeable]
+        query = "SELECT segment, freeable, epoch FROM ledger_segments WHERE spool = ? AND segment >= ?"
+        rows = self._tables.stream(query, (spool, first))
+        return [row.segment for row in rows if row.freeable and row.epoch == epoch]
 
 
 def _zones(found: Settings, trusted: Any) -> Any:

@@ -8,7 +8,8 @@ For each batch
    confirmed together.
 
 An instance that cannot be worked on (its bytes are gone, its worker died three times) settles as `dead`: its
-bytes are kept in the quarantine store where there are any, and a dead letter of it alone can be replayed.
+bytes are kept in the quarantine store where there are any, and a dead letter of it alone can be replayed. A repeat
+that comes when its segment has settled and was freed is passed over.
 
 If the process dies anywhere, the batch comes again and does the same: objects and rows have the same keys,
 decisions are remembered by intake, messages have the same bodies. It does not assemble or index.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from consumers import boundary, settle
 from consumers.intakes import Intakes
+from consumers.ledger import was_freed
 from consumers.loop import Record
 from consumers.settle import NAME, Decided
 from consumers.vault import Vault
@@ -71,7 +73,7 @@ class Deidentify:
         self.topics: Sequence[str] = (RECEIVED[lane],)
         self.group = f"prodrome-deidentify-{lane}"
         self.batch = settings.deidentify.batch
-        self._producer, self._must_yield = producer, must_yield
+        self._tables, self._producer, self._must_yield = tables, producer, must_yield
         self._boundary = boundary.Boundary(settings)
         vault = Vault(tables, sealing_secrets(settings), settings.deidentify.key_id)
         seal_event = self._boundary.kept.seal_event
@@ -94,7 +96,7 @@ class Deidentify:
             raise SlowDown("the live lane lags")
         if self._crossed[0] != records:  # else a dependency was down behind the boundary: not all again
             self._crossed = (records, self._cross(records))
-        decided = self._intakes.decide(self._crossed[1])
+        decided = self._intakes.decide([one for one in self._crossed[1] if not self._is_late(one)])
         self._producer.send(
             [
                 *settle.clean_events(decided),
@@ -160,6 +162,11 @@ class Deidentify:
         sop = self._boundary.pseudonymous_uid(event.project, instance.sop_instance_uid)
         trace = dict(record.headers).get("traceparent", b"").decode("ascii", "replace")
         return Decided(event.project, event.study_instance_uid, study, sop, instance, result, trace)
+
+    def _is_late(self, one: Decided) -> bool:
+        """Whether this is a repeat of what has long ended: after a power loss some come behind a long queue."""
+        gone = isinstance(one.result, BadMessage) and one.result.reason == "missing_raw"
+        return gone and was_freed(self._tables, one.instance.intake)
 
     def _keep(self, one: Decided) -> Pointer | None:
         """Copy what can still be read of a dead intake, so that no segment waits for a person."""

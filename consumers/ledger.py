@@ -5,7 +5,8 @@ segments. Between batches: a sealed segment whose every record is settled is mar
 is over and the retention policy agrees; the relay of that spool then frees it.
 
 An outcome, once written, stays, so that a repeat changes no number; `dead` alone gives way, to the outcome of
-its replay. It frees nothing itself and reads no bytes.
+its replay. Where a segment is published in another epoch, its outcomes are in doubt until they are said again:
+they count, and nothing is freed. It frees nothing itself and reads no bytes.
 """
 
 import datetime
@@ -33,21 +34,28 @@ CODES: Final[dict[Outcome, int]] = {
     "clean": 1, "duplicate": 2, "corrected": 3, "conflict": 4, "quarantined": 5, "dead": 6,
 }  # fmt: skip
 _NAMES: Final = {code: name for name, code in CODES.items()}
+#: Beside the code: was settled in an earlier epoch, and has to be in this one.
+DOUBT: Final = 0x80
 #: How often settled segments are looked at; freeing is never urgent.
 FREE_SECONDS: Final = 5.0
 
-_SELECT: Final = "SELECT records, sealed, outcomes, settled_at, freeable FROM ledger_segments WHERE spool = ? AND segment = ?"
+_SELECT: Final = (
+    "SELECT records, sealed, outcomes, epoch, settled_at, first_settled_at, freeable FROM ledger_segments"
+    " WHERE spool = ? AND segment = ?"
+)
 # By lightweight transaction: a plain write of a process whose clock is behind, or of one that was asleep, would
 # lose to an older row, or win over a newer one.
 _FIRST: Final = (
-    "INSERT INTO ledger_segments (records, sealed, outcomes, counts, settled_at, spool, segment)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
+    "INSERT INTO ledger_segments"
+    " (records, sealed, outcomes, epoch, counts, settled_at, first_settled_at, freeable, spool, segment)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
 )
 _NEXT: Final = (
-    "UPDATE ledger_segments SET records = ?, sealed = ?, outcomes = ?, counts = ?, settled_at = ?"
-    " WHERE spool = ? AND segment = ? IF records = ? AND sealed = ? AND outcomes = ?"
+    "UPDATE ledger_segments SET records = ?, sealed = ?, outcomes = ?, epoch = ?, counts = ?, settled_at = ?,"
+    " first_settled_at = ?, freeable = ?"
+    " WHERE spool = ? AND segment = ? IF records = ? AND sealed = ? AND outcomes = ? AND epoch = ?"
 )
-_FREE: Final = "UPDATE ledger_segments SET freeable = true WHERE spool = ? AND segment = ?"
+_FREE: Final = "UPDATE ledger_segments SET freeable = true WHERE spool = ? AND segment = ? IF epoch = ?"
 
 
 @dataclass
@@ -57,29 +65,35 @@ class Segment:
     outcomes: bytearray
     records: int = 0
     sealed: bool = False
+    epoch: str | None = None
 
     def settle(self, record: int, outcome: Outcome) -> None:
         """Note an outcome; the first one stays, but for a dead letter that was replayed and worked."""
         if record >= len(self.outcomes):
             self.outcomes.extend(bytes(record + 1 - len(self.outcomes)))
-        if self.outcomes[record] in (0, CODES["dead"]):
-            self.outcomes[record] = CODES[outcome]
+        known = self.outcomes[record] & ~DOUBT
+        self.outcomes[record] = CODES[outcome] if known in (0, CODES["dead"]) else known
 
-    def relayed(self, records: int, sealed: bool) -> None:
-        """Note how many records there are; the number only grows."""
+    def relayed(self, records: int, sealed: bool, epoch: str | None = None) -> None:
+        """Note how many records there are; the number only grows. All that is known is in doubt in another epoch."""
         self.records = max(self.records, records)
         self.sealed = self.sealed or sealed
+        if epoch is not None and epoch != self.epoch:
+            self.epoch = epoch
+            self.outcomes = bytearray(known and known | DOUBT for known in self.outcomes)
 
     @property
     def counts(self) -> dict[str, int]:
         """Records by outcome; what is not named is in flight."""
         found = Counter(self.outcomes)
-        return {name: found[code] for code, name in _NAMES.items() if found[code]}
+        counts = {name: found[code] + found[code | DOUBT] for code, name in _NAMES.items()}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def settled(self) -> bool:
-        """Whether no more records come and each has its outcome."""
-        return self.sealed and sum(self.counts.values()) >= self.records
+        """Whether no more records come and each has its outcome, in this epoch."""
+        certain = max(self.outcomes, default=0) < DOUBT
+        return self.sealed and certain and sum(self.counts.values()) >= self.records
 
 
 class Ledger:
@@ -97,7 +111,7 @@ class Ledger:
         self._tables, self._clock = tables, clock
         self._grace = settings.ledger.grace_seconds
         self._retention = retention_seconds(settings.ledger.raw_retention)
-        self._settled: dict[tuple[str, int], float] = {}
+        self._due: dict[tuple[str, int], tuple[float, str | None]] = {}  # what settled: when, in which epoch
         self._looked = clock.monotonic()
         self._spools: set[str] = set()
 
@@ -119,11 +133,10 @@ class Ledger:
         if self._retention is None or self._clock.monotonic() - self._looked < FREE_SECONDS:
             return
         self._looked = self._clock.monotonic()
-        wait = max(self._grace, self._retention)
-        for key, since in list(self._settled.items()):
-            if self._clock.now() - since >= wait:
-                self._tables.run(_FREE, key)
-                del self._settled[key]
+        for key, (due, epoch) in list(self._due.items()):
+            if self._clock.now() >= due:
+                self._tables.run_once(_FREE, (*key, epoch))
+                del self._due[key]
                 metrics.inc("prodrome_ledger_segments_total")
                 log.info("segment %s/%d is settled and may be freed", *key)
 
@@ -132,16 +145,26 @@ class Ledger:
         del partitions
         if self._retention is None:
             return
+        query = "SELECT segment, epoch, settled_at, first_settled_at, freeable FROM ledger_segments WHERE spool = ?"
         for spool in self._tables.run("SELECT spool FROM ledger_spools WHERE one = 'all'"):
-            rows = self._tables.stream(
-                "SELECT segment, settled_at, freeable FROM ledger_segments WHERE spool = ?", (spool.spool,)
-            )
-            for row in rows:
+            for row in self._tables.stream(query, (spool.spool,)):
                 if row.settled_at is not None and not row.freeable:
-                    self._settled[spool.spool, row.segment] = _seconds(row.settled_at)
+                    self._wait((spool.spool, row.segment), row.epoch, row.settled_at, row.first_settled_at)
 
     def caught_up(self, partitions: frozenset[int]) -> None:
         """Waits for nobody."""
+
+    def _wait(
+        self,
+        key: tuple[str, int],
+        epoch: str | None,
+        settled: datetime.datetime,
+        first: datetime.datetime | None,
+    ) -> None:
+        """Note when a settled segment may be freed: the grace counts anew in each epoch, the retention does not."""
+        if self._retention is not None:
+            kept = _seconds(first or settled) + self._retention
+            self._due[key] = (max(kept, _seconds(settled) + self._grace), epoch)
 
     def _know_spool(self, spool: str) -> None:
         if spool not in self._spools:
@@ -155,28 +178,33 @@ class Ledger:
     def _add(self, key: tuple[str, int], events: Sequence[InstanceSettled | SegmentRelayed]) -> bool:
         found = self._tables.run(_SELECT, key)
         row = found[0] if found else None
-        segment = (
-            Segment(bytearray(row.outcomes or b""), row.records or 0, bool(row.sealed))
-            if row
-            else Segment(bytearray())
-        )
+        segment = Segment(bytearray())
+        if row:
+            segment = Segment(bytearray(row.outcomes or b""), row.records or 0, bool(row.sealed), row.epoch)
+        before = (segment.records, segment.sealed, bytes(segment.outcomes), segment.epoch)
         for event in events:
             if isinstance(event, SegmentRelayed):
-                segment.relayed(event.records, event.sealed)
+                segment.relayed(event.records, event.sealed, event.epoch)
             else:
                 for settled in event.records:
                     segment.settle(settled.record, settled.outcome)
-        at = row.settled_at if row else None
-        if segment.settled and at is None:
-            at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
-            if self._retention is not None:
-                self._settled[key] = self._clock.now()
-        now = (segment.records, segment.sealed, bytes(segment.outcomes), segment.counts, at)
-        if row is None:
-            return self._tables.run_once(_FIRST, (*now, *key))[0]
-        if (row.records, row.sealed, row.outcomes) == now[:3]:
+        after = (segment.records, segment.sealed, bytes(segment.outcomes), segment.epoch)
+        if row and after == before:
             return True
-        return self._tables.run_once(_NEXT, (*now, *key, row.records, row.sealed, row.outcomes))[0]
+        same = row if row and row.epoch == segment.epoch else None
+        at = same.settled_at if same else None
+        if at is None and segment.settled:
+            at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
+        first = (row and (row.first_settled_at or row.settled_at)) or at
+        freeable = bool(same and same.freeable)
+        values = (*after, segment.counts, at, first, freeable, *key)
+        write = (_NEXT, (*values, *before)) if row else (_FIRST, values)
+        if not self._tables.run_once(*write)[0]:
+            return False
+        self._due.pop(key, None)
+        if at is not None and not freeable:
+            self._wait(key, segment.epoch, at, first)
+        return True
 
 
 def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -> dict[str, int]:
@@ -214,7 +242,13 @@ def outcome_of(tables: Tables, intake: Intake) -> Outcome | None:
     """Return how an intake ended; None while it is in flight."""
     rows = tables.run(_SELECT, (intake.spool, intake.segment))
     outcomes = rows[0].outcomes or b"" if rows else b""
-    return _NAMES.get(outcomes[intake.record]) if intake.record < len(outcomes) else None
+    return _NAMES.get(outcomes[intake.record] & ~DOUBT) if intake.record < len(outcomes) else None
+
+
+def was_freed(tables: Tables, intake: Intake) -> bool:
+    """Return whether the bytes of an intake may be gone because its segment had settled, and this not as dead."""
+    rows = tables.run(_SELECT, (intake.spool, intake.segment))
+    return bool(rows and rows[0].freeable) and outcome_of(tables, intake) not in (None, "dead")
 
 
 def unsettled(tables: Tables, reader: SpoolReader) -> Iterator[tuple[Intake, InstanceHeader]]:

@@ -76,11 +76,13 @@ def events_of(arrived: Iterable[Arrived], role: str) -> list[Message]:
     return [_received(*names, part, role) for names, some in lanes.items() for part in _parts(some)]
 
 
-def relayed(spool: str, segment: int, records: int, *, sealed: bool, role: str = _ROLE) -> Message:
-    """Return the message that tells the ledger how many records of a segment were published."""
-    event = SegmentRelayed(spool=spool, segment=segment, records=records, sealed=sealed)
-    key = f"{spool}/{segment}".encode()
-    return encode(SETTLED, key, event, identity=(spool, segment, records, int(sealed)), source=role)
+def relayed(
+    spool: str, segment: int, records: int, *, sealed: bool, epoch: str | None = None, role: str = _ROLE
+) -> Message:
+    """Return the message that tells the ledger how many records of a segment were published, in which epoch."""
+    event = SegmentRelayed(spool=spool, segment=segment, records=records, sealed=sealed, epoch=epoch)
+    identity = (spool, segment, records, int(sealed), epoch or "")
+    return encode(SETTLED, f"{spool}/{segment}".encode(), event, identity=identity, source=role)
 
 
 def received_instance(spool: str, record: Record, header: InstanceHeader) -> ReceivedInstance:

@@ -4,16 +4,19 @@
 2. Publish their messages and wait until the broker has confirmed each (`infra.kafka.Producer.send`).
 3. Only then save the position. A crash between repeats messages; effects downstream are keyed, so that a
    repeat changes nothing.
-4. Tell the ledger, in the same breath, how many records a segment has; free the segments that it allows.
+4. Tell the ledger of a segment before its first record, and in the same breath with others how many there are;
+   free the segments that it allows.
 
 A broker that is down is waited for: the receiver goes on until the spool's own limit. The position is not
 synced: after a power loss the boot id has changed, and everything kept is published again anyway, for the
-broker may have lost what it had confirmed.
+broker may have lost what it had confirmed. That is another *epoch*: what had settled in the one before is not
+freed until it has settled again (docs/decisions/0039).
 """
 
 import contextlib
 import functools
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -52,13 +55,14 @@ class Publisher(Protocol):
 
 
 class RelayState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the relay is: everything before `offset` of `segment` is published.
+    """Where the relay is: everything before `offset` of `segment` is published in this `epoch`.
 
     `records` counts that segment's published instances, `told` what the ledger was told of them, and
     `done` says that the segment is sealed and whole.
     """
 
     boot: str
+    epoch: str
     segment: int = 0
     offset: int = 0
     records: int = 0
@@ -78,7 +82,7 @@ class Relay:
     large_bytes : int
         Instances over this size take the bulk lane.
     freeable : callable
-        Returns the segments, from a number on, that the ledger allows to free; may raise `SlowDown`.
+        Returns the segments that the ledger allows to free, of an epoch and from a number on; may raise `SlowDown`.
     clock : Clock
         For the pause between looks at the ledger.
     paused : callable
@@ -91,7 +95,7 @@ class Relay:
         publisher: Publisher,
         *,
         large_bytes: int,
-        freeable: Callable[[int], Iterable[int]] = lambda _first: (),
+        freeable: Callable[[str, int], Iterable[int]] = lambda _epoch, _first: (),
         clock: Clock | None = None,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -105,13 +109,10 @@ class Relay:
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._idle_at: Position | None = None  # nothing was left to do at this durable end
         self._behind = False  # the last chunk was full: more waits
-        self._rebooted = False
         self.state = self._load()
 
     def run(self, stop: threading.Event, poll_seconds: float, pace_seconds: float = 0.0) -> None:
         """Relay until `stop` is set; a look at an idle spool costs a few microseconds."""
-        if self._rebooted:
-            self._free_settled()
         while not stop.is_set():
             if self._paused():
                 stop.wait(SLOW_SECONDS)
@@ -159,25 +160,14 @@ class Relay:
     def free_segments(self) -> None:
         """Free what the ledger allows of the segments that are published whole."""
         self._free_at = self._clock.monotonic() + FREE_SECONDS
-        for number in self._allowed():
+        # Of those at hand: the ledger keeps a row of each segment that ever was.
+        numbers = self._reader.segments()
+        allowed = set(self._freeable(self.state.epoch, numbers[0])) if numbers else set()
+        for number in sorted(allowed.intersection(numbers)):
             published = number < self.state.segment or (number == self.state.segment and self.state.done)
             if published and self._reader.free(number):
                 _log.info("segment %d freed", number)
                 metrics.inc("prodrome_relay_segments_freed_total")
-
-    def _free_settled(self) -> None:
-        # What had settled a grace ago is durable downstream: it is not published again, and so never freed
-        # between that and its reading.
-        try:
-            for number in self._allowed():
-                self._reader.free(number)
-        except SlowDown as error:
-            _log.warning("settled segments are published again: %s", error)
-
-    def _allowed(self) -> list[int]:
-        # Of those at hand: the ledger keeps a row of each segment that ever was.
-        numbers = self._reader.segments()
-        return sorted(set(self._freeable(numbers[0])).intersection(numbers)) if numbers else []
 
     def unrelayed(self) -> int:
         """Return how many durable instances are not published yet, at most `COUNT_LIMIT`."""
@@ -200,7 +190,7 @@ class Relay:
             return False
         numbers = [record.number + 1 for record in records if record.kind == Kind.INSTANCE]
         count = max([self.state.records, *numbers])
-        told = relayed(self._reader.id, self.state.segment, count, sealed=False)
+        told = self._told(self.state.segment, count)
         self._publisher.send([*messages(self._reader.id, records, self._large_bytes), told])
         self._save(offset=records[-1].end, records=count, told=count)
         self._behind = len(records) == CHUNK_RECORDS
@@ -208,10 +198,11 @@ class Relay:
         return True
 
     def _tell(self, *, sealed: bool) -> None:
-        self._publisher.send(
-            [relayed(self._reader.id, self.state.segment, self.state.records, sealed=sealed)]
-        )
+        self._publisher.send([self._told(self.state.segment, self.state.records, sealed=sealed)])
         self._save(told=self.state.records, done=sealed)
+
+    def _told(self, segment: int, records: int, *, sealed: bool = False) -> Message:
+        return relayed(self._reader.id, segment, records, sealed=sealed, epoch=self.state.epoch)
 
     def _next_segment(self) -> bool:
         if self._reader.durable().segment <= self.state.segment:
@@ -219,17 +210,18 @@ class Relay:
         behind = [number for number in self._reader.segments() if number > self.state.segment]
         if not behind:
             return False
+        # Before its records: else one that settles at once would be in doubt behind that.
+        self._publisher.send([self._told(behind[0], 0)])
         self._save(segment=behind[0], offset=0, records=0, told=0, done=False)
         return True
 
     def _load(self) -> RelayState:
-        fresh = RelayState(boot=files.boot_id())
+        fresh = RelayState(boot=files.boot_id(), epoch=secrets.token_hex(8))
         try:
             state = msgspec.json.decode(self._path.read_bytes(), type=RelayState)
         except (OSError, msgspec.DecodeError):
             return fresh
         if state.boot != fresh.boot:
-            self._rebooted = True
             _log.warning("the machine was restarted: all kept segments are published again")
             return fresh
         return state
@@ -247,7 +239,7 @@ def relay(
     poll_seconds: float,
     pace_seconds: float = 0.0,
     large_bytes: int,
-    freeable: Callable[[str, int], Iterable[int]] = lambda _spool, _first: (),
+    freeable: Callable[[str, str, int], Iterable[int]] = lambda _spool, _epoch, _first: (),
     paused: Callable[[], bool] = lambda: False,
 ) -> None:
     """Relay the spool in `folder` and those of further processes in it, until `stop` is set.

@@ -65,7 +65,7 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("bucket_segments", "trusted", ("bridge", "lister"), ("bridge", "lister")),
     Table("listed_runs", "trusted", ("lister",), ("lister",)),
     Table("listings", "trusted", ("lister",), ("lister",)),
-    Table("ledger_segments", "trusted", ("ledger",), ("ledger", "relay", "lister", EXPORTER)),
+    Table("ledger_segments", "trusted", ("ledger",), ("deidentify", "ledger", "relay", "lister", EXPORTER)),
     Table("ledger_spools", "trusted", ("ledger",), ("ledger", EXPORTER)),
     Table("stage_control", "trusted", (), ("relay", "bridge", "lister", "deidentify", "ledger")),
     Table("releases", "trusted", (), ()),

@@ -263,12 +263,20 @@ class InstanceSettled(Value, frozen=True, kw_only=True):
 
 
 class SegmentRelayed(Value, frozen=True, kw_only=True):
-    """How many records of a segment the relay has published; `sealed` when there will be no more. Trusted."""
+    """How many records of a segment the relay has published; `sealed` when there will be no more. Trusted.
+
+    Attributes
+    ----------
+    epoch : str, left out by who has none
+        Of publishing. Another one than before: all of the segment is published again, and has to settle again
+        before its bytes may be freed. Said once before its first record.
+    """
 
     spool: str
     segment: int
     records: int
     sealed: bool
+    epoch: str | None = None
 
 
 class StudyRevised(Value, frozen=True, kw_only=True):

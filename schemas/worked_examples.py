@@ -212,7 +212,7 @@ EXAMPLES: Final[tuple[tuple[str, str, Value], ...]] = (
     (
         "org.prodrome.segment.relayed.v1",
         "",
-        SegmentRelayed(spool=_SPOOL, segment=3, records=43, sealed=False),
+        SegmentRelayed(spool=_SPOOL, segment=3, records=43, sealed=False, epoch="5b0c6f5f6a1de2a4"),
     ),
     ("org.prodrome.instance.deidentified.v1", "", _DEIDENTIFIED),
     ("org.prodrome.instance.excluded.v1", "", _EXCLUDED),

@@ -171,6 +171,31 @@ def test_after_a_power_loss_all_kept_segments_are_published_again(
     assert len({str(one.intake) for one in broker.instances()}) == 50
 
 
+def test_a_segment_is_announced_in_its_epoch_before_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what settles at once would be in doubt behind that. A restart is no new epoch, a power loss is."""
+    spool, broker = Spool(tmp_path, _LIMITS), FakeBroker()
+    _fill(spool, 100)
+    spool.close()
+    _drain(_outbox(tmp_path, broker))
+    _drain(_outbox(tmp_path, broker))
+    monkeypatch.setattr("infra.spool.files.boot_id", lambda: "another boot")
+    _drain(_outbox(tmp_path, broker))
+    told = [event for event in broker.events() if isinstance(event, SegmentRelayed)]
+    assert len({event.epoch for event in told}) == 2
+    announced: set[tuple[str | None, int]] = set()
+    epoch = None
+    for event in broker.events():
+        if isinstance(event, SegmentRelayed):
+            epoch = event.epoch
+            if event.records == 0:
+                announced.add((epoch, event.segment))
+        elif isinstance(event, InstanceReceived):
+            assert (epoch, event.instances[0].intake.segment) in announced
+    assert len(announced) == 2 * len({event.segment for event in told})
+
+
 def test_a_garbled_position_starts_again(tmp_path: Path) -> None:
     """A position that cannot be read publishes from the first kept segment: repeated, never skipped."""
     spool, broker = Spool(tmp_path, _LIMITS), FakeBroker()
@@ -186,7 +211,7 @@ def test_segments_are_freed_only_when_published_and_allowed(tmp_path: Path) -> N
     """The ledger's word frees a published segment; one that is not published, and the newest, stay."""
     spool, broker = Spool(tmp_path, _LIMITS), FakeBroker()
     _fill(spool, 100)
-    outbox = _outbox(tmp_path, broker, freeable=lambda first: range(first, 100))
+    outbox = _outbox(tmp_path, broker, freeable=lambda _, first: range(first, 100))
     outbox.free_segments()
     assert segment_path(tmp_path, 1).exists()
     _drain(outbox)
@@ -210,7 +235,7 @@ def test_what_comes_meanwhile_is_published_together(tmp_path: Path) -> None:
     runner.join()
     spool.close()
     chunks = [event.records for event in broker.events() if isinstance(event, SegmentRelayed)]
-    assert chunks == [1, 5]
+    assert chunks == [0, 1, 5]  # a segment is announced before its records
 
 
 def test_unrelayed_is_counted(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from deid_door import Door
 from pydicom.dataset import Dataset
 from stage_rig import record
 
+from consumers.ledger import Ledger
 from infra.cassandra import Tables
+from infra.spool.files import segment_path
 from schemas.errors import BadMessage, SlowDown
-from schemas.events import InstanceDeidentified, InstanceReceived
+from schemas.events import InstanceDeidentified, InstanceReceived, SegmentRelayed
 from schemas.topics import BY_NAME
 
 pytestmark = pytest.mark.stack
@@ -164,6 +166,22 @@ def test_bytes_that_are_gone_are_dead_without_a_copy(door: Door, views: list[Dat
     door.take(event)
     assert door.settled() == {0: "dead"}
     assert door.outbox.of("deadletter.trusted.v1")[0].reason == "missing_raw"
+    assert door.quarantined() == []
+
+
+def test_a_repeat_whose_segment_was_freed_is_passed_over(door: Door, views: list[Dataset]) -> None:
+    """It has ended, or nothing would be freed: no outcome changes, no letter, and nobody is told to leave it out."""
+    event = door.store(*views[:1])
+    door.take(event)
+    said, intake = len(door.outbox.sent), event.instances[0].intake
+    segment_path(door.folder, intake.segment).unlink()
+    ledger = Ledger(door.settings, door.tables, door.clock)
+    told = SegmentRelayed(spool=intake.spool, segment=intake.segment, records=1, sealed=True, epoch="e")
+    ledger.handle([record(told), *map(record, door.outbox.of("instance.settled.v1"))])
+    door.clock.advance(door.settings.ledger.grace_seconds)
+    ledger.tick()
+    door.take(event)
+    assert len(door.outbox.sent) == said
     assert door.quarantined() == []
 
 

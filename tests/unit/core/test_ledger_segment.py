@@ -76,6 +76,41 @@ def test_a_segment_with_one_record_in_flight_is_not_settled(told: list[str], dat
     assert not found.settled
 
 
+def test_in_another_epoch_all_has_to_settle_again() -> None:
+    """The numbers stay meanwhile, and so does each first outcome."""
+    found = segment()
+    found.relayed(2, True, "a")
+    found.settle(0, "clean")
+    found.settle(1, "dead")
+    assert found.settled
+    found.relayed(0, False, "b")
+    assert found.counts == {"clean": 1, "dead": 1}
+    assert not found.settled
+    found.settle(0, "duplicate")
+    assert not found.settled
+    found.settle(1, "quarantined")
+    assert found.settled
+    assert found.counts == {"clean": 1, "quarantined": 1}
+
+
+@given(st.lists(outcomes, min_size=1, max_size=20), st.integers(1, 4), st.data())
+def test_after_any_epochs_it_is_settled_once_the_last_is(
+    told: list[str], epochs: int, data: st.DataObject
+) -> None:
+    """Each epoch is cut anywhere, what it said is repeated; the last one runs to its end."""
+    found = segment()
+    for epoch in range(epochs):
+        found.relayed(0, False, str(epoch))
+        count = len(told) if epoch == epochs - 1 else data.draw(st.integers(0, len(told)))
+        for i in range(count):
+            assert not found.settled
+            for _ in range(data.draw(st.integers(1, 2))):
+                found.settle(i, told[i])  # type: ignore[arg-type]
+            found.relayed(i + 1, i + 1 == len(told), str(epoch))
+    assert found.settled
+    assert found.counts == {name: told.count(name) for name in set(told)}
+
+
 @pytest.mark.parametrize(("policy", "seconds"), [("none", 0.0), ("forever", None), ("2", 172800.0)])
 def test_retention_is_a_word_or_days(policy: str, seconds: float | None) -> None:
     """How long settled raw bytes are kept."""

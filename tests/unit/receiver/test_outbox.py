@@ -104,6 +104,7 @@ def test_a_repeat_is_identical() -> None:
 
 def test_the_ledger_is_told_the_count() -> None:
     """How many records a segment has goes to the ledger's topic under the segment's key."""
-    message = relayed(_SPOOL, 7, 12, sealed=True)
+    message = relayed(_SPOOL, 7, 12, sealed=True, epoch="e")
     assert (message.topic, message.key) == (SETTLED, f"{_SPOOL}/7".encode())
-    assert _event(message) == SegmentRelayed(spool=_SPOOL, segment=7, records=12, sealed=True)
+    assert _event(message) == SegmentRelayed(spool=_SPOOL, segment=7, records=12, sealed=True, epoch="e")
+    assert relayed(_SPOOL, 7, 12, sealed=True, epoch="f").headers != message.headers
