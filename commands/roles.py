@@ -225,7 +225,7 @@ class Freeable:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def __call__(self, spool: str, epoch: str, first: int) -> list[int]:
+    def __call__(self, spool: str, epoch: str | None, first: int) -> list[int]:
         """Return segment numbers from `first` on; raises `SlowDown` while Cassandra is down, which frees nothing."""
         query = "SELECT segment, freeable, epoch FROM ledger_segments WHERE spool = ? AND segment >= ?"
         rows = self._tables.stream(query, (spool, first))

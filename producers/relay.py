@@ -58,11 +58,12 @@ class RelayState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the relay is: everything before `offset` of `segment` is published in this `epoch`.
 
     `records` counts that segment's published instances, `told` what the ledger was told of them, and
-    `done` says that the segment is sealed and whole.
+    `done` says that the segment is sealed and whole. A position of release 0.1.0 has no epoch, and needs none
+    before the next power loss.
     """
 
     boot: str
-    epoch: str
+    epoch: str | None = None
     segment: int = 0
     offset: int = 0
     records: int = 0
@@ -95,7 +96,7 @@ class Relay:
         publisher: Publisher,
         *,
         large_bytes: int,
-        freeable: Callable[[str, int], Iterable[int]] = lambda _epoch, _first: (),
+        freeable: Callable[[str | None, int], Iterable[int]] = lambda _epoch, _first: (),
         clock: Clock | None = None,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -239,7 +240,7 @@ def relay(
     poll_seconds: float,
     pace_seconds: float = 0.0,
     large_bytes: int,
-    freeable: Callable[[str, str, int], Iterable[int]] = lambda _spool, _epoch, _first: (),
+    freeable: Callable[[str, str | None, int], Iterable[int]] = lambda _spool, _epoch, _first: (),
     paused: Callable[[], bool] = lambda: False,
 ) -> None:
     """Relay the spool in `folder` and those of further processes in it, until `stop` is set.

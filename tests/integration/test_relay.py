@@ -1,6 +1,7 @@
 """The outbox over a real spool: nothing skipped whatever stops, nothing published that is not durable."""
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,6 +195,25 @@ def test_a_segment_is_announced_in_its_epoch_before_its_records(
         elif isinstance(event, InstanceReceived):
             assert (epoch, event.instances[0].intake.segment) in announced
     assert len(announced) == 2 * len({event.segment for event in told})
+
+
+def test_a_position_of_the_first_release_goes_on(tmp_path: Path) -> None:
+    """It has no epoch, as the rows of its segments have none: an update publishes nothing again."""
+    spool, broker = Spool(tmp_path, _LIMITS), FakeBroker()
+    _fill(spool, 50)
+    _drain(_outbox(tmp_path, broker))
+    path = tmp_path / "relay" / "position.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "epoch"}))
+    before = len(broker.messages)
+    outbox = _outbox(tmp_path, broker, freeable=lambda epoch, first: [first] if epoch is None else [])
+    _fill(spool, 50, start=50)
+    _drain(outbox)
+    outbox.free_segments()
+    spool.close()
+    assert len(broker.instances()) == 100
+    assert not segment_path(tmp_path, 1).exists()
+    later = [decode(m.value, m.headers, accepts=tuple(EVENT_TYPES)) for m in broker.messages[before:]]
+    assert {event.epoch for event in later if isinstance(event, SegmentRelayed)} == {None}
 
 
 def test_a_garbled_position_starts_again(tmp_path: Path) -> None:
