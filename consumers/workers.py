@@ -1,8 +1,9 @@
 """Worker processes that may die: jobs run beside each other, and one that kills its worker is found.
 
 1. Before jobs start, a small file names them (the journal).
-2. They run in a pool of processes, some at a time. If a worker dies or the batch is over its budget, the pool is ended.
-3. What is not done then runs alone, one job after the other; a job that dies alone is counted in the journal,
+2. They run in some processes (`infra.worker`), a share at a time. Where one dies or is over its budget, its share is
+   left; the others go on.
+3. What is left then runs alone, one job after the other; a job that dies alone is counted in the journal,
    and a fresh process goes on. For one that hangs alone, the time when it hung among others counts too.
 4. The third time it is answered with `crashed_worker` (or `over_budget`) instead of being run again.
 
@@ -16,16 +17,16 @@ import json
 import logging
 import os
 import resource
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from infra import children
+from infra.worker import Worker, WorkerEnded
 from schemas.errors import BadMessage, SlowDown
 
 log = logging.getLogger(__name__)
@@ -81,14 +82,12 @@ class Workers:
         expect: Callable[[list[Any]], None] | None = None,
         memory: int | None = None,
     ) -> None:
-        self._function, self._expect, self._memory = function, expect, memory
-        self._setup = (setup, setup_arguments)
+        self._prepare = partial(_prepare, function, expect, memory, setup, setup_arguments)
         self._count = count
         self._journal = journal
         self._crashes, self._suspects = self._read_journal()
         self._hung: set[str] = set()
-        self._pool: ProcessPoolExecutor | None = None
-        self._lone: ProcessPoolExecutor | None = None  # the process of jobs that run alone
+        self._workers: list[Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run all jobs and return their results in order; an exception of a job is its result."""
@@ -96,76 +95,68 @@ class Workers:
         together = [i for i, job in enumerate(jobs) if job.name not in self._suspects]
         self._write_journal([jobs[i].name for i in together], alone=False)
         self._run_together(jobs, together, results)
-        try:
-            for i, job in enumerate(jobs):
-                if i not in results:
-                    results[i] = self._run_alone(job)
-        finally:
-            self._end_lone()
+        for i, job in enumerate(jobs):
+            if i not in results:
+                results[i] = self._run_alone(job)
         self._write_journal([], alone=False)  # what ends the role from here on was none of these
         return [results[i] for i in range(len(jobs))]
 
     def close(self) -> None:
         """End the workers."""
-        self._end_lone()
-        if self._pool is not None:
-            _kill(self._pool)
-            self._pool = None
-
-    def _end_lone(self) -> None:
-        if self._lone is not None:
-            _kill(self._lone)
-            self._lone = None
+        while self._workers:
+            self._workers.pop().end()
 
     def _run_together(self, jobs: Sequence[Job], which: list[int], results: dict[int, Any]) -> None:
-        if not which:
-            return
-        if self._pool is None:
-            self._pool = self._new_pool(self._count)
-        waiting: dict[Future[Any], list[int]] = {}
-        try:
-            waiting |= {
-                self._pool.submit(
-                    _call_each, self._function, self._expect, [jobs[i].argument for i in some]
-                ): some
-                for some in _shares(which, self._count)
-            }
-            while waiting:
-                # Workers are never idle while jobs wait: if none ends within the longest budget, one hangs.
-                budget = max(_budget([jobs[i] for i in some]) for some in waiting.values())
-                done, _ = wait(waiting, budget, FIRST_COMPLETED)
-                if not done:
-                    raise _Hung
-                for future in done:
-                    some = waiting.pop(future)
-                    found = _result(future)
-                    if isinstance(found, list):  # else something in it could not be sent back: alone, then
-                        results.update(zip(some, found, strict=True))
-        except (BrokenProcessPool, _Hung) as error:
-            if isinstance(error, _Hung):
-                self._hung |= {
-                    jobs[i].name for future, some in waiting.items() if future.running() for i in some
-                }
-            log.error("a worker died or hung with %d jobs in work; they run one by one now", len(which))
-            self.close()
+        shares = deque(_shares(which, self._count))
+        free = list(self._up(self._count)) if shares else []
+        busy: dict[Any, _Share] = {}  # by connection
+        while busy or shares:
+            if not busy and not free:
+                free = list(self._up(self._count))
+            while free and shares:
+                worker, some = free.pop(), shares.popleft()
+                share = _Share(worker, some, time.monotonic() + _budget([jobs[i] for i in some]))
+                try:
+                    worker.ask([jobs[i].argument for i in some])
+                except WorkerEnded:
+                    self._lose(share, "died")
+                else:
+                    busy[worker.connection] = share
+            first = min((share.deadline for share in busy.values()), default=0.0)
+            for connection in wait(list(busy), max(0.0, first - time.monotonic())):
+                share = busy.pop(connection)
+                try:
+                    found = share.worker.receive()
+                except WorkerEnded:
+                    self._lose(share, "died")
+                    continue
+                free.append(share.worker)
+                if isinstance(found, list):  # else something in it could not be sent back: alone, then
+                    results.update(zip(share.jobs, found, strict=True))
+            for share in [share for share in busy.values() if share.deadline <= time.monotonic()]:
+                del busy[share.worker.connection]
+                self._hung |= {jobs[i].name for i in share.jobs}
+                self._lose(share, "hung")
+
+    def _lose(self, share: "_Share", how: str) -> None:
+        log.error("a worker %s with %d jobs; they run one by one now", how, len(share.jobs))
+        self._end(share.worker)
 
     def _run_alone(self, job: Job) -> Any:
         reason = "crashed_worker"
         while self._crashes.get(job.name, 0) < CRASHES:
             self._write_journal([job.name], alone=True)
-            self._lone = self._lone or self._new_pool(1)
+            worker = self._up(1)[0]
             try:
-                future = self._lone.submit(_call, self._function, job.argument)
-                if not wait([future], _budget([job])).done:
-                    raise _Hung
-                result = _result(future)
-                self._forget(job.name)
-                return result
-            except BrokenProcessPool:
-                reason = "crashed_worker"
-            except _Hung:
+                worker.ask([job.argument])
+                if worker.connection.poll(_budget([job])):
+                    found = worker.receive()
+                    self._forget(job.name)
+                    return found[0] if isinstance(found, list) else found
                 reason = "over_budget"
-            self._end_lone()
+            except WorkerEnded:
+                reason = "crashed_worker"
+            self._end(worker)
             # That its share hung was the first time, then: nobody waits longer than three budgets.
             shared = reason == "over_budget" and job.name in self._hung
             self._hung.discard(job.name)
@@ -174,22 +165,24 @@ class Workers:
         self._forget(job.name)
         return BadMessage(reason, f"{CRASHES} times in its worker")
 
-    def _new_pool(self, count: int) -> ProcessPoolExecutor:
-        # spawn: a fork would share librdkafka's and Cassandra's threads and sockets.
-        pool = ProcessPoolExecutor(
-            count,
-            mp_context=get_context("spawn"),
-            initializer=_start,
-            initargs=(os.getpid(), self._memory, *self._setup),
-        )
-        # Budgets are for work: they begin when the workers are up.
+    def _up(self, count: int) -> list[Worker]:
+        """Return the workers, at least so many; raise `SlowDown` where one does not start."""
+        for worker in [worker for worker in self._workers if not worker.is_alive]:
+            self._end(worker)
+        new = [Worker(_call_each, self._prepare) for _ in range(count - len(self._workers))]
+        self._workers += new
         try:
-            for started in [pool.submit(os.getpid) for _ in range(count)]:
-                started.result(timeout=START_SECONDS)
-        except (BrokenProcessPool, TimeoutError) as error:
-            _kill(pool)
+            for worker in new:  # budgets are for work: they begin when the workers are up
+                worker.wait_until_ready(START_SECONDS)
+        except (WorkerEnded, TimeoutError) as error:
+            for worker in new:
+                self._end(worker)
             raise SlowDown(f"workers do not start: {type(error).__name__}") from None
-        return pool
+        return self._workers
+
+    def _end(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        worker.end()
 
     def _read_journal(self) -> tuple[dict[str, int], set[str]]:
         try:
@@ -245,45 +238,37 @@ def own_journal(folder: Path, name: str) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-class _Hung(Exception):
-    """No job ended within its budget."""
+class _Share(NamedTuple):
+    """Jobs that one worker has in work, and when they should have ended."""
+
+    worker: Worker
+    jobs: list[int]
+    deadline: float
 
 
-def _result(future: Future[Any]) -> Any:
-    """Return what a job returned or raised; raise what ended its worker."""
-    error = future.exception()
-    if isinstance(error, BrokenProcessPool):
-        raise error
-    return future.result() if error is None else error
+class _Served(NamedTuple):
+    """What a worker process was made for; `setup` is called by the first job."""
+
+    function: Callable[[Any], Any]
+    expect: Callable[[list[Any]], None] | None
+    setup: Callable[[], None]
 
 
-def _kill(pool: ProcessPoolExecutor) -> None:
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start(parent: int, memory: int | None, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    children.end_with(parent)
+def _prepare(
+    function: Callable[[Any], Any],
+    expect: Callable[[list[Any]], None] | None,
+    memory: int | None,
+    setup: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    global _setup
-    _setup = partial(setup, *arguments)
+    global _served
+    _served = _Served(function, expect, partial(setup, *arguments))
 
 
-def _call(function: Callable[[Any], Any], argument: Any) -> Any:
-    # Set up by the first job, so that a set-up that fails (a store is down) is that job's error, not a death,
-    # and the next job tries again.
-    global _setup
-    if _setup is not None:
-        _setup()
-        _setup = None
-    return function(argument)
-
-
-def _call_each(
-    function: Callable[[Any], Any], expect: Callable[[list[Any]], None] | None, arguments: list[Any]
-) -> list[Any]:
+def _call_each(arguments: list[Any]) -> list[Any]:
+    function, expect, _ = _served
     if expect is not None:
         with suppress(Exception):  # what it could not begin is each job's own affair
             _call(expect, arguments)
@@ -296,4 +281,15 @@ def _call_each(
     return results
 
 
-_setup: Callable[[], None] | None = None
+def _call(function: Callable[[Any], Any], argument: Any) -> Any:
+    # Set up by the first job, so that a set-up that fails (a store is down) is that job's error, not a death,
+    # and the next job tries again.
+    global _is_set_up
+    if not _is_set_up:
+        _served.setup()
+        _is_set_up = True
+    return function(argument)
+
+
+_served: _Served
+_is_set_up = False

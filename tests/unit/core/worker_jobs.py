@@ -1,4 +1,4 @@
-"""What the workers of test_workers.py run; apart from it, so that a spawned process imports little.
+"""What the workers of test_workers.py and test_worker.py run; apart from it, so that a spawned process imports little.
 
 Run as a program with the path of a journal, it is a parent whose worker tells its process id.
 """
@@ -36,6 +36,30 @@ def work(argument: Any) -> Any:
     if argument == "unsendable":
         raise RuntimeError(lambda: None)
     return os.getpid() if argument == "pid" else argument * _factor
+
+
+class Unreadable(Exception):
+    """Is sent, and cannot be made again on the other side."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one)
+
+
+def prepare(factor: int) -> None:
+    """Called first in a worker of test_worker.py."""
+    global _factor
+    _factor = factor + 0
+
+
+def answer(question: Any) -> Any:
+    """Multiply, or do what the word says."""
+    if question == "raise":
+        raise LookupError("as told")
+    if question == "unreadable":
+        raise Unreadable("one", "two")
+    if question == "unsendable":
+        return lambda: None
+    return bytes(100_000_000) if question == "large" else question * _factor
 
 
 if __name__ == "__main__":
