@@ -5,7 +5,8 @@
 2. A run whose every object was settled at an earlier look has its digest kept; while nothing in it changes, the digest
    is all that is compared. So a look at a bucket that rests costs a request a thousand objects and a row a run.
 3. Of another run each object is looked up: one that is not known is taken in; one that was published and has no
-   outcome for long is published again, under the same intake; young ones are left to their events.
+   outcome for long, or had one when the power failed, is published again, under the same intake; young ones are left
+   to their events.
 4. After each page how far it came is noted: a look that was cut goes on there.
 
 What it finds takes the bulk lane. A backfill is the same look at one prefix, once. On another boot of the machine kept
@@ -42,13 +43,17 @@ RUN_KEYS: Final = 4096
 #: A published object without an outcome is published again after this long: an outcome takes seconds, a queue of dead
 #: dependencies may take longer, and a repeat costs little.
 UNSETTLED_SECONDS: Final = 900.0
+#: What settled so shortly before the machine's boot may not have been written when the power failed.
+WRITTEN_SECONDS: Final = 600.0
+#: The numbers of a process that was killed never end, and so have no such time: then a day from when it was published.
+OPEN_SECONDS: Final = 86400.0
 
 _KEPT: Final = "SELECT digest FROM listed_runs WHERE source = ? AND until = ?"
 _KEEP: Final = "INSERT INTO listed_runs (source, until, digest) VALUES (?, ?, ?)"
 _VOID: Final = "DELETE FROM listed_runs WHERE source = ?"
 _FAR: Final = "SELECT after, boot FROM listings WHERE source = ?"
 _NOTE: Final = "INSERT INTO listings (source, after, boot) VALUES (?, ?, ?)"
-_OUTCOMES: Final = "SELECT outcomes FROM ledger_segments WHERE spool = ? AND segment = ?"
+_OUTCOMES: Final = "SELECT outcomes, settled_at FROM ledger_segments WHERE spool = ? AND segment = ?"
 
 
 class Look(NamedTuple):
@@ -90,6 +95,7 @@ class Lister:
     ) -> None:
         self._buckets, self._tables, self._taking, self._clock = buckets, tables, taking, clock
         self._young_seconds, self._stopping = young_seconds, stopping
+        self._booted = clock.now() - files.uptime()
 
     def look(
         self,
@@ -170,27 +176,39 @@ class Lister:
                 else:
                     missing.append(sighting)
             elif row.state == "published" and not self._settled(row):
-                if now - row.at.replace(tzinfo=datetime.UTC).timestamp() > UNSETTLED_SECONDS:
+                if now - _seconds(row.at) > UNSETTLED_SECONDS:
                     again.append(sighting)
                 else:
                     waiting += 1
+            elif row.state == "published" and self._is_in_doubt(row):
+                again.append(sighting)
         done = self._taking.take(missing, "bulk") if missing else Counter[str]()
         if again:
-            log.warning("%d objects have no outcome yet: published again", len(again))
+            log.warning("%d objects have no outcome yet, or one in doubt: published again", len(again))
             done += self._taking.take(again, "bulk", again=True)
         done["waiting"] += waiting
         return not (missing or again or waiting), +done
 
     def _settled(self, row: Any) -> bool:
         first = Intake.parse(row.intake)
-        outcomes = self._segment(first.spool, first.segment)
-        ours = outcomes[first.record : first.record + row.members]
+        segment = self._segment(first.spool, first.segment)
+        ours = (segment.outcomes or b"")[first.record : first.record + row.members] if segment else b""
         return len(ours) == row.members and all(ours)
 
+    def _is_in_doubt(self, row: Any) -> bool:
+        """Whether what came of a settled object may be lost: it was published before the boot, and settled late."""
+        published = _seconds(row.at)
+        if published >= self._booted:
+            return False
+        first = Intake.parse(row.intake)
+        settled = self._segment(first.spool, first.segment).settled_at
+        if settled is None:
+            return published > self._booted - OPEN_SECONDS
+        return _seconds(settled) > self._booted - WRITTEN_SECONDS
+
     @lru_cache(maxsize=64)  # noqa: B019  one lister lives as long as its process; cleared with each look
-    def _segment(self, spool: str, segment: int) -> bytes:
-        rows = self._tables.run(_OUTCOMES, (spool, segment))
-        return rows[0].outcomes or b"" if rows else b""
+    def _segment(self, spool: str, segment: int) -> Any:
+        return next(iter(self._tables.run(_OUTCOMES, (spool, segment))), None)
 
 
 def run(
@@ -248,3 +266,7 @@ def _digest(versions: Iterable[ObjectVersion]) -> bytes:
     for version in versions:
         whole.update(f"{version.key}\0{version.version}\n".encode("utf-8", "surrogatepass"))
     return whole.digest()
+
+
+def _seconds(at: datetime.datetime) -> float:
+    return at.replace(tzinfo=datetime.UTC).timestamp()

@@ -14,6 +14,7 @@
 
 import fcntl
 import os
+import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
@@ -43,6 +44,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def boot_id() -> str:
     """Return the id of the machine's boot; it changes when memory was lost."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
+
+
+def uptime() -> float:
+    """Return the seconds since the machine's boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def segment_path(folder: Path, segment: int) -> Path:

@@ -13,8 +13,9 @@ from infra.clock import ManualClock
 from infra.load import mr_instance, uid
 from infra.settings import Settings
 from infra.spool import files
+from producers.bridge.numbers import SEGMENT_RECORDS
 from producers.bridge.take import Taking
-from producers.lister import UNSETTLED_SECONDS, Lister
+from producers.lister import OPEN_SECONDS, UNSETTLED_SECONDS, WRITTEN_SECONDS, Lister
 from schemas.errors import SlowDown
 from schemas.events import InstanceSettled, SettledRecord
 from schemas.sources import Source
@@ -40,12 +41,16 @@ class House:
         self.source = Source(name=name, project="core", bucket=name)
         self.bucket, self.outbox, self.clock, self.stop = Memory(), outbox, clock, threading.Event()
         self.tables = tables
+        self._ledger = Ledger(settings, tables, clock)
+        self.start()
+
+    def start(self) -> None:
+        """A new process."""
         taking = Taking(
-            "lister", self.bucket, tables, outbox, [self.source], clock, self.stop,  # type: ignore[arg-type]
+            "lister", self.bucket, self.tables, self.outbox, [self.source], self.clock, self.stop,  # type: ignore[arg-type]
             large_bytes=1 << 20, limit_bytes=1 << 21, requests=4,
         )  # fmt: skip
-        self.lister = Lister(self.bucket, tables, taking, clock, 60.0, self.stop)  # type: ignore[arg-type]
-        self._ledger = Ledger(settings, tables, clock)
+        self.lister = Lister(self.bucket, self.tables, taking, self.clock, 60.0, self.stop)  # type: ignore[arg-type]
 
     def put(self, count: int, first: int = 0) -> None:
         for n in range(first, first + count):
@@ -55,6 +60,8 @@ class House:
         return self.lister.look("look", self.source)
 
     def settle(self) -> None:
+        for told in self.outbox.of("instance.settled.v1"):
+            self._ledger.handle([record(told)])
         segments: dict[tuple[str, int], list[SettledRecord]] = {}
         for event in self.outbox.of(BULK):
             for one in event.instances:
@@ -140,6 +147,43 @@ def test_another_boot_voids_what_was_kept(house: House, monkeypatch: pytest.Monk
     assert house.look().resting > 0
     monkeypatch.setattr(files, "boot_id", lambda: "another")
     assert house.look().resting == 0
+
+
+def test_what_settled_just_before_the_power_failed_is_published_again_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """Its clean object or its messages may be lost; what settled long before has been written."""
+    house.put(3)
+    house.look()
+    house.settle()
+    house.clock.sleep(120)
+    reboot(house, monkeypatch)
+    house.clock.sleep(7200)  # nobody started the lister for two hours
+    assert house.look().outcomes == {"taken": 3}
+    assert house.look().outcomes == {}
+    assert house.published() == 6
+    assert len({str(one.intake) for event in house.outbox.of(BULK) for one in event.instances}) == 3
+
+
+def reboot(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine starts now, and later the lister."""
+    booted = house.clock.now()
+    monkeypatch.setattr(files, "boot_id", lambda: "another")
+    monkeypatch.setattr(files, "uptime", lambda: house.clock.now() - booted)
+    house.start()
+
+
+def test_what_settled_long_before_the_power_failed_rests(house: House, monkeypatch: pytest.MonkeyPatch):
+    """A bucket of years is not taken in again after each boot, but for the numbers that were not used up."""
+    house.put(SEGMENT_RECORDS + 2)
+    house.look()
+    house.settle()
+    house.clock.sleep(WRITTEN_SECONDS + 60)
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {"taken": 2}
+    house.clock.sleep(OPEN_SECONDS)
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {}
 
 
 def test_a_deleted_object_that_comes_back_is_taken_again(house: House):
