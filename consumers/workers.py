@@ -94,10 +94,14 @@ class Workers:
         results: dict[int, Any] = {}
         together = [i for i, job in enumerate(jobs) if job.name not in self._suspects]
         self._write_journal([jobs[i].name for i in together], alone=False)
-        self._run_together(jobs, together, results)
-        for i, job in enumerate(jobs):
-            if i not in results:
-                results[i] = self._run_alone(job)
+        try:
+            self._run_together(jobs, together, results)
+            for i, job in enumerate(jobs):
+                if i not in results:
+                    results[i] = self._run_alone(job)
+        except BaseException:
+            self.close()  # whoever has jobs in work would answer the next question with them
+            raise
         self._write_journal([], alone=False)  # what ends the role from here on was none of these
         return [results[i] for i in range(len(jobs))]
 
@@ -169,13 +173,17 @@ class Workers:
         """Return the workers, at least so many; raise `SlowDown` where one does not start."""
         for worker in [worker for worker in self._workers if not worker.is_alive]:
             self._end(worker)
-        new = [Worker(_call_each, self._prepare) for _ in range(count - len(self._workers))]
-        self._workers += new
+        old = len(self._workers)
         try:
-            for worker in new:  # budgets are for work: they begin when the workers are up
+            for _ in range(count - old):
+                self._workers.append(Worker(_call_each, self._prepare))
+            for worker in self._workers[old:]:  # budgets are for work: they begin when the workers are up
                 worker.wait_until_ready(START_SECONDS)
-        except (WorkerEnded, TimeoutError) as error:
-            for worker in new:
+        except (
+            WorkerEnded,
+            OSError,
+        ) as error:  # OSError: it ended before it was told what to run, or takes too long
+            for worker in self._workers[old:]:
                 self._end(worker)
             raise SlowDown(f"workers do not start: {type(error).__name__}") from None
         return self._workers

@@ -168,3 +168,18 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.communicate()
     worker.wait(timeout=10)
+
+
+def test_a_batch_that_is_broken_off_leaves_no_answer_for_the_next(
+    pool: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that still has a share of it in work would answer the next question with that."""
+    assert pool.run(jobs(1)) == [10]
+
+    def broken(*_: object) -> list[Any]:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(workers, "wait", broken)
+        pool.run(jobs(*range(64)))
+    assert pool.run(jobs(5, 6)) == [50, 60]
