@@ -179,7 +179,8 @@ def test_a_batch_that_is_broken_off_leaves_no_answer_for_the_next(
     def broken(*_: object) -> list[Any]:
         raise MemoryError
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(workers, "wait", broken)
-        pool.run(jobs(*range(64)))
+        with pytest.raises(MemoryError):
+            pool.run(jobs(*range(64)))
     assert pool.run(jobs(5, 6)) == [50, 60]
