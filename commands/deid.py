@@ -10,16 +10,15 @@ The same SOP Instance UID again with other content is refused, not overwritten. 
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -33,12 +32,13 @@ from consumers.deid.manifest import GENESIS, chained, counted
 from consumers.deid.picture import PixelCleaner
 from consumers.deid.profiles import SHIPPED
 from consumers.pixeltext import pixel_cleaner
-from infra import children
 from infra.settings import master_key
+from infra.worker import Worker, WorkerEnded
 from schemas.errors import ProdromeError, Quarantine
 
-#: Files that wait for each process: it never waits for us, and few are in memory.
+#: Files a process that may be ahead of the next one in order: one that takes long holds up nobody.
 WAITING: Final = 4
+START_SECONDS: Final = 120.0
 _PARTIAL: Final = ".partial-"
 _CONFLICT: Final = "uid_conflict"
 _ACTIONS: Final = {
@@ -191,38 +191,57 @@ class _Record:
 def _cleaned(
     files: Iterator[Path], target: Path, profile: Profile, keys: ProjectKeys, jobs: int
 ) -> Iterator[Outcome]:
-    """Yield the outcome of each file in their order, a few a process in work at a time."""
-    with ProcessPoolExecutor(
-        jobs,
-        mp_context=get_context("spawn"),
-        initializer=_setup,
-        initargs=(os.getpid(), target, profile, keys),
-    ) as pool:
-        waiting: deque[tuple[Path, Future[Outcome]]] = deque()
-        for path in files:
-            waiting.append((path, pool.submit(_clean, path)))
-            if len(waiting) >= WAITING * jobs:
-                yield _result(*waiting.popleft())
-        while waiting:
-            yield _result(*waiting.popleft())
-
-
-def _result(path: Path, future: "Future[Outcome]") -> Outcome:
+    """Yield the outcome of each file in their order; some are ahead, and a process that ends costs its own file."""
+    start = functools.partial(_started, target, profile, keys)
+    free = [start() for _ in range(jobs)]
+    busy: dict[Any, tuple[Worker, Path]] = {}  # by connection
+    order: deque[Path] = deque()
+    done: dict[Path, Outcome] = {}
     try:
-        return future.result()
-    except BrokenProcessPool:
-        raise ProdromeError(
-            f"a process died at {path} or one of the files behind it; try them alone"
-        ) from None
+        while True:
+            while order and order[0] in done:
+                yield done.pop(order.popleft())
+            while free and len(order) < WAITING * jobs and (path := next(files, None)) is not None:
+                worker = free.pop()
+                with suppress(WorkerEnded):  # its pipe says so below
+                    worker.ask(path)
+                busy[worker.connection] = (worker, path)
+                order.append(path)
+            if not order:
+                return
+            for connection in wait(list(busy)):
+                worker, path = busy.pop(connection)
+                try:
+                    done[path] = worker.receive()
+                except WorkerEnded:
+                    worker.end()
+                    answered = {outcome.written for outcome in done.values()}
+                    for half in set(target.glob(f"{_PARTIAL}{worker.pid}-*")) - answered:
+                        half.unlink()
+                    done[path] = Outcome(path, reason="crashed_worker", detail="its process ended; memory?")
+                    worker = start()
+                free.append(worker)
+    finally:
+        for worker in [*free, *(worker for worker, _ in busy.values())]:
+            worker.end()
+
+
+def _started(target: Path, profile: Profile, keys: ProjectKeys) -> Worker:
+    worker = Worker(_clean, _setup, (target, profile, keys))
+    try:
+        worker.wait_until_ready(START_SECONDS)
+    except (WorkerEnded, TimeoutError):
+        worker.end()
+        raise ProdromeError("a process to de-identify in does not start; too little memory?") from None
+    return worker
 
 
 _numbers: Final = itertools.count()
 _work: tuple[Path, Profile, ProjectKeys, PixelCleaner | None] | None = None
 
 
-def _setup(parent: int, target: Path, profile: Profile, keys: ProjectKeys) -> None:
+def _setup(target: Path, profile: Profile, keys: ProjectKeys) -> None:
     global _work
-    children.end_with(parent)
     _work = (target, profile, keys, pixel_cleaner(profile))
 
 

@@ -44,6 +44,8 @@ class Worker:
     ----------
     connection : Connection
         For `multiprocessing.connection.wait`: there is an answer, or the process has ended.
+    pid : int
+        Its process id.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()  # else its end would never be seen
+        self.pid = self._process.pid or 0
 
     @property
     def is_alive(self) -> bool:

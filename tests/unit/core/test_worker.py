@@ -48,9 +48,10 @@ def test_one_that_is_killed_while_it_answers_has_ended(worker: Worker) -> None:
     """Half a message is there, and the rest will never come."""
     worker.ask("large")
     assert worker.connection.poll(30.0)
-    os.kill(worker._process.pid or 0, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerEnded):
         worker.receive()
+    worker.end()
     assert not worker.is_alive
 
 
@@ -58,14 +59,14 @@ def test_one_that_stands_still_while_it_answers_has_ended(worker: Worker) -> Non
     """It is not dead, and yet nobody waits for it."""
     worker.ask("large")
     assert worker.connection.poll(30.0)
-    os.kill(worker._process.pid or 0, signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(WorkerEnded):
         worker.receive()
 
 
 def test_one_that_is_dead_is_asked_in_vain(worker: Worker) -> None:
     """It is told by an error, not by a signal to us."""
-    os.kill(worker._process.pid or 0, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     worker._process.join(10)
     with pytest.raises(WorkerEnded):
         ask(worker, 5)
@@ -76,7 +77,7 @@ def test_others_that_are_started_later_do_not_hold_its_pipe(worker: Worker) -> N
     later = Worker(answer, prepare, (4,))
     later.wait_until_ready(60.0)
     worker.ask("large")
-    os.kill(worker._process.pid or 0, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerEnded):
         worker.receive()
     assert ask(later, 5) == 20

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 import pydicom
 import pytest
 from planting import CT, base, text
@@ -119,6 +121,34 @@ def test_a_wrong_call_says_what_was_expected(tmp_path: Path, key: Path, wrong: s
     assert expected[wrong] in done.stderr
     assert KEY not in done.stderr
     assert not target.exists()
+
+
+def test_a_process_that_is_killed_costs_its_own_file(tmp_path: Path, key: Path) -> None:
+    """Whatever the machine ends for its memory is listed; the others are written, and nothing is left behind."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number, data in enumerate(ct_series(80)):
+        (source / f"{number:03d}").write_bytes(data)
+    environment = {**os.environ, "PRODROME_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    command = _command(source, target, key, "--jobs", "2")
+    running = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    killed = 0
+    while running.poll() is None:
+        if len(list(target.rglob("*.dcm"))) >= 10 * (killed + 1) and killed < 3:
+            with suppress(psutil.Error):  # one that ends while we look
+                children = psutil.Process(running.pid).children()
+                next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
+                killed += 1
+        time.sleep(0.001)
+    said, _ = running.communicate()
+    written, refused = (int(said.splitlines()[-1].split()[n]) for n in (0, 2))
+    assert killed == 3
+    assert written + refused == 80
+    assert 1 <= refused <= 3  # one that waited for its next file, or was just made, costs none
+    assert f"{refused:8} crashed_worker" in said
+    assert len(_tree(target)) == written
 
 
 def test_a_kill_leaves_nothing_half_written(tmp_path: Path, key: Path) -> None:
