@@ -1,10 +1,11 @@
 """Faults that need roles of a test's own: other clocks, many at once, poison on the way. After each all is zero."""
 
+import base64
 import itertools
 import json
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +20,19 @@ from sender import Sender
 from test_fault_matrix import judged, under_load
 from trial import CALLED, PATIENCE, Trial
 
+from commands.status import groups_of
 from infra.connections import kafka_of
 from infra.kafka import Producer
 from schemas.codec import Message
-from schemas.events import DeadLetter
+from schemas.events import DeadLetter, InstanceReceived
 from schemas.topics import BY_NAME, DEAD_LETTER_TOPIC
 
 pytestmark = pytest.mark.stack
 
 Scaled = Callable[[int, int], int]
 HOUR = 3600
+#: For so long may one poisonous instance hold up what comes behind it.
+POISON_SECONDS = 30
 
 
 # F13
@@ -157,18 +161,21 @@ def test_f15_poison(trial: Trial, tmp_path: Path, chance: random.Random, scaled:
     with (
         stopped(house, "deidentify"),
         acting(trial, ("deidentify",), "stumble", environment={"CHAOS_POISON": str(poison)}),
-        under_load(trial),
     ):
-        hostile = Sender(trial.ledger, house.destination(CALLED), associations=1)
-        hostile.start(bad)
-        for message in itertools.islice(nonsense(chance), scaled(16, 200)):
-            zone = BY_NAME[message.topic].zone
-            Producer(kafka_of(getattr(house.settings, zone))).send([message])
-            malformed += 1
-        hostile.finish()
-        stall = longest_stall(trial, dead + len(bad))
+        with under_load(trial):
+            hostile = Sender(trial.ledger, house.destination(CALLED), associations=1)
+            hostile.start(bad)
+            for message in itertools.islice(nonsense(chance), scaled(16, 200)):
+                zone = BY_NAME[message.topic].zone
+                Producer(kafka_of(getattr(house.settings, zone))).send([message])
+                malformed += sum(message.topic in topics for topics in groups_of(house.settings).values())
+            hostile.finish()
+            trial.sent(scaled(0, 5000))
+        stall = longest_stall(trial, dead + len(bad), PATIENCE + POISON_SECONDS * len(bad))
     judged(trial, malformed=malformed, crashing=kinds, longest_stall=round(stall, 1))
     found = all_letters(trial)
+    print(Counter((letter.stage, letter.topic, letter.reason, letter.attempts) for letter in found))
+    assert Counter(uid for letter in found for uid in lettered(letter)) == Counter(uids)
     assert len(found) - before == malformed + len(bad)
     assert {letter.reason for letter in found} >= {
         "malformed_message",
@@ -200,11 +207,19 @@ def all_letters(trial: Trial) -> list[DeadLetter]:
     return list(found.values())
 
 
-def longest_stall(trial: Trial, dead: int) -> float:
+def lettered(letter: DeadLetter) -> list[str]:
+    """The SOP Instance UIDs of a letter that is about instances."""
+    if letter.reason not in {"crashed_worker", "over_budget"}:
+        return []
+    event = msgspec.json.decode(base64.b64decode(letter.value), type=InstanceReceived)
+    return [instance.sop_instance_uid for instance in event.instances]
+
+
+def longest_stall(trial: Trial, dead: int, patience: float) -> float:
     """The longest time in which nothing settled, until so many are dead."""
     began = stalled = time.monotonic()
     last, longest = -1, 0.0
-    while (balance := trial.house.balance())["dead"] < dead and time.monotonic() - began < PATIENCE:
+    while (balance := trial.house.balance())["dead"] < dead and time.monotonic() - began < patience:
         settled = balance["acknowledged"] - balance["in_flight"]
         now = time.monotonic()
         if settled != last:
