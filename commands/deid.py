@@ -10,11 +10,10 @@ The same SOP Instance UID again with other content is refused, not overwritten. 
 """
 
 import dataclasses
-import functools
 import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -36,7 +35,7 @@ from infra.settings import master_key
 from infra.worker import Worker, WorkerEnded
 from schemas.errors import ProdromeError, Quarantine
 
-#: Files a process that may be ahead of the next one in order: one that takes long holds up nobody.
+#: So many files for each process may be ahead of the next one in order: one that takes long holds up nobody.
 WAITING: Final = 4
 START_SECONDS: Final = 120.0
 _PARTIAL: Final = ".partial-"
@@ -77,7 +76,7 @@ class Outcome(NamedTuple):
     type=click.Path(path_type=Path),
     help="File with the master key: 64 hexadecimal digits, mode 600; without it the home's, made if need be.",
 )
-@click.option("--jobs", default=0, help="Processes; without it one a core.")
+@click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; without it one a core.")
 @click.option(
     "--manifest",
     type=click.Path(path_type=Path),
@@ -105,8 +104,10 @@ def deid(
         pixel_cleaner(rules)  # what is missing is said here, and not by each process
         begun, counts, actions = _begin(target), Counter[str](), Counter[str]()
         files, record = _files(source), _Record(manifest)
-        with _progress(sum(1 for _ in _files(source))) as (progress, task):
-            for outcome in _cleaned(files, target, rules, keys, jobs or len(os.sched_getaffinity(0))):
+        count = sum(1 for _ in _files(source))
+        jobs = min(jobs or len(os.sched_getaffinity(0)), max(1, count))
+        with _progress(count) as (progress, task):
+            for outcome in _cleaned(files, target, rules, keys, jobs):
                 reason = outcome.reason or _put(outcome, target, begun)
                 counts[reason] += 1
                 actions += record.add(outcome, reason)
@@ -192,12 +193,20 @@ def _cleaned(
     files: Iterator[Path], target: Path, profile: Profile, keys: ProjectKeys, jobs: int
 ) -> Iterator[Outcome]:
     """Yield the outcome of each file in their order; some are ahead, and a process that ends costs its own file."""
-    start = functools.partial(_started, target, profile, keys)
-    free = [start() for _ in range(jobs)]
+    workers: list[Worker] = []
     busy: dict[Any, tuple[Worker, Path]] = {}  # by connection
     order: deque[Path] = deque()
     done: dict[Path, Outcome] = {}
+
+    def started(count: int) -> list[Worker]:
+        new = [Worker(_clean, _setup, (target, profile, keys)) for _ in range(count)]
+        workers.extend(new)
+        for worker in new:
+            _await(worker)
+        return new
+
     try:
+        free = started(jobs)
         while True:
             while order and order[0] in done:
                 yield done.pop(order.popleft())
@@ -212,28 +221,33 @@ def _cleaned(
             for connection in wait(list(busy)):
                 worker, path = busy.pop(connection)
                 try:
-                    done[path] = worker.receive()
+                    answer = worker.receive()
                 except WorkerEnded:
+                    workers.remove(worker)
                     worker.end()
-                    answered = {outcome.written for outcome in done.values()}
-                    for half in set(target.glob(f"{_PARTIAL}{worker.pid}-*")) - answered:
-                        half.unlink()
-                    done[path] = Outcome(path, reason="crashed_worker", detail="its process ended; memory?")
-                    worker = start()
+                    _remove_halves(target, worker, done.values())
+                    answer = Outcome(path, reason="crashed_worker", detail="its process ended; memory?")
+                    [worker] = started(1)
+                if isinstance(answer, Exception):
+                    answer = Outcome(path, reason="deid_failed", detail=type(answer).__name__)
+                done[path] = answer
                 free.append(worker)
     finally:
-        for worker in [*free, *(worker for worker, _ in busy.values())]:
+        for worker in workers:
             worker.end()
 
 
-def _started(target: Path, profile: Profile, keys: ProjectKeys) -> Worker:
-    worker = Worker(_clean, _setup, (target, profile, keys))
+def _await(worker: Worker) -> None:
     try:
         worker.wait_until_ready(START_SECONDS)
     except (WorkerEnded, TimeoutError):
-        worker.end()
         raise ProdromeError("a process to de-identify in does not start; too little memory?") from None
-    return worker
+
+
+def _remove_halves(target: Path, worker: Worker, answered: Iterable[Outcome]) -> None:
+    whole = {outcome.written for outcome in answered}
+    for half in set(target.glob(f"{_PARTIAL}{worker.pid}-*")) - whole:
+        half.unlink()
 
 
 _numbers: Final = itertools.count()
@@ -252,15 +266,24 @@ def _clean(source: Path) -> Outcome:
     target, profile, keys, cleaner = _work
     try:
         done = clean_file(source.read_bytes(), profile, keys, cleaner=cleaner)
-        written = target / f"{_PARTIAL}{os.getpid()}-{next(_numbers)}"
-        with written.open("wb") as file:
-            file.writelines(done.parts)
+        written = _written(target, done.parts)
     except Quarantine as doubt:
         return Outcome(source, reason=doubt.reason, detail=doubt.detail)
     except OSError as error:
         return Outcome(source, reason="unreadable_file", detail=error.strerror or type(error).__name__)
     place = (done.patient, done.study_instance_uid, done.series_instance_uid, f"{done.sop_instance_uid}.dcm")
     return Outcome(source, written, "/".join(place), manifest=done.manifest_json)
+
+
+def _written(target: Path, parts: Iterable[bytes | memoryview]) -> Path:
+    written = target / f"{_PARTIAL}{os.getpid()}-{next(_numbers)}"
+    try:
+        with written.open("wb") as file:
+            file.writelines(parts)
+    except BaseException:  # the disk is full
+        written.unlink(missing_ok=True)
+        raise
+    return written
 
 
 def _put(outcome: Outcome, target: Path, begun: int) -> str:

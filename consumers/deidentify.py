@@ -166,7 +166,10 @@ class Deidentify:
     def _is_late(self, one: Decided) -> bool:
         """Whether this is a repeat of what has long ended: after a power loss some come behind a long queue."""
         gone = isinstance(one.result, BadMessage) and one.result.reason == "missing_raw"
-        return gone and was_freed(self._tables, one.instance.intake)
+        ours = one.instance.pointer.uri.startswith(
+            "spool://"
+        )  # what a bucket's owner took away nobody has freed
+        return gone and ours and was_freed(self._tables, one.instance.intake)
 
     def _keep(self, one: Decided) -> Pointer | None:
         """Copy what can still be read of a dead intake, so that no segment waits for a person."""

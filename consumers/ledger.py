@@ -75,10 +75,14 @@ class Segment:
         self.outcomes[record] = CODES[outcome] if known in (0, CODES["dead"]) else known
 
     def relayed(self, records: int, sealed: bool, epoch: str | None = None) -> None:
-        """Note how many records there are; the number only grows. All that is known is in doubt in another epoch."""
+        """Note how many records there are; the number only grows.
+
+        All that is known is in doubt in another epoch, and where one begins: with an announcement that comes again,
+        what stood before it did too, and took doubts away.
+        """
         self.records = max(self.records, records)
         self.sealed = self.sealed or sealed
-        if epoch is not None and epoch != self.epoch:
+        if epoch is not None and (epoch != self.epoch or records == 0):
             self.epoch = epoch
             self.outcomes = bytearray(known and known | DOUBT for known in self.outcomes)
 
@@ -135,10 +139,11 @@ class Ledger:
         self._looked = self._clock.monotonic()
         for key, (due, epoch) in list(self._due.items()):
             if self._clock.now() >= due:
-                self._tables.run_once(_FREE, (*key, epoch))
+                marked, _ = self._tables.run_once(_FREE, (*key, epoch))
                 del self._due[key]
-                metrics.inc("prodrome_ledger_segments_total")
-                log.info("segment %s/%d is settled and may be freed", *key)
+                if marked:  # else it is of another epoch by now, and settles again
+                    metrics.inc("prodrome_ledger_segments_total")
+                    log.info("segment %s/%d is settled and may be freed", *key)
 
     def assigned(self, partitions: frozenset[int]) -> None:
         """Find the settled segments again; marking one twice is harmless, so all are looked at."""
@@ -189,9 +194,7 @@ class Ledger:
                 for settled in event.records:
                     segment.settle(settled.record, settled.outcome)
         after = (segment.records, segment.sealed, bytes(segment.outcomes), segment.epoch)
-        if row and after == before:
-            return True
-        same = row if row and row.epoch == segment.epoch else None
+        same = row if row and row.epoch == segment.epoch and segment.settled else None
         at = same.settled_at if same else None
         if at is None and segment.settled:
             at = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
@@ -199,7 +202,8 @@ class Ledger:
         freeable = bool(same and same.freeable)
         values = (*after, segment.counts, at, first, freeable, *key)
         write = (_NEXT, (*values, *before)) if row else (_FIRST, values)
-        if not self._tables.run_once(*write)[0]:
+        # Where nothing is new it may be that we wrote it and were not told: the rest is done all the same.
+        if (row is None or after != before) and not self._tables.run_once(*write)[0]:
             return False
         self._due.pop(key, None)
         if at is not None and not freeable:
@@ -240,15 +244,18 @@ def balance(tables: Tables, kept: Mapping[tuple[str, int], int] | None = None) -
 
 def outcome_of(tables: Tables, intake: Intake) -> Outcome | None:
     """Return how an intake ended; None while it is in flight."""
-    rows = tables.run(_SELECT, (intake.spool, intake.segment))
+    return _outcome(tables.run(_SELECT, (intake.spool, intake.segment)), intake)
+
+
+def _outcome(rows: Sequence[Any], intake: Intake) -> Outcome | None:
     outcomes = rows[0].outcomes or b"" if rows else b""
     return _NAMES.get(outcomes[intake.record] & ~DOUBT) if intake.record < len(outcomes) else None
 
 
 def was_freed(tables: Tables, intake: Intake) -> bool:
-    """Return whether the bytes of an intake may be gone because its segment had settled, and this not as dead."""
+    """Return whether the bytes of a spool's intake may be gone because its segment had settled, and this not as dead."""
     rows = tables.run(_SELECT, (intake.spool, intake.segment))
-    return bool(rows and rows[0].freeable) and outcome_of(tables, intake) not in (None, "dead")
+    return bool(rows and rows[0].freeable) and _outcome(rows, intake) not in (None, "dead")
 
 
 def unsettled(tables: Tables, reader: SpoolReader) -> Iterator[tuple[Intake, InstanceHeader]]:

@@ -5,6 +5,7 @@ a message there, and the reader waits for the rest for ever: a stage that hangs 
 ends with its process, and what happens to one is no other's affair.
 """
 
+import atexit
 import os
 import socket
 import struct
@@ -54,12 +55,12 @@ class Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         _limit_waiting(self.connection)
-        self._process = context.Process(
-            target=_main, args=(theirs, os.getpid(), serve, prepare, arguments), daemon=True
-        )
+        # Not daemonic: those may have no processes of their own, and pixels are searched in one.
+        self._process = context.Process(target=_main, args=(theirs, os.getpid(), serve, prepare, arguments))
         self._process.start()
         theirs.close()  # else its end would never be seen
         self.pid = self._process.pid or 0
+        atexit.register(self.end)  # before multiprocessing waits for it
 
     @property
     def is_alive(self) -> bool:
@@ -92,6 +93,7 @@ class Worker:
 
     def end(self) -> None:
         """Kill the process."""
+        atexit.unregister(self.end)
         self._process.kill()
         self._process.join(REAP_SECONDS)
         self.connection.close()

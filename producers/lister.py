@@ -5,9 +5,10 @@
 2. A run whose every object was settled at an earlier look has its digest kept; while nothing in it changes, the digest
    is all that is compared. So a look at a bucket that rests costs a request a thousand objects and a row a run.
 3. Of another run each object is looked up: one that is not known is taken in; one that was published and has no
-   outcome for long, or had one when the power failed, is published again, under the same intake; young ones are left
-   to their events.
-4. After each page how far it came is noted: a look that was cut goes on there.
+   outcome for long, or got one shortly before the power failed, is published again, under the same intake; young ones
+   are left to their events.
+4. After each run how far it came is noted, and when: a look that was cut goes on there, and what settled much before
+   the last note of a boot had the time to reach the disk.
 
 What it finds takes the bulk lane. A backfill is the same look at one prefix, once. On another boot of the machine kept
 digests are void: what Kafka or Cassandra lost with the power would otherwise never be missed.
@@ -43,16 +44,19 @@ RUN_KEYS: Final = 4096
 #: A published object without an outcome is published again after this long: an outcome takes seconds, a queue of dead
 #: dependencies may take longer, and a repeat costs little.
 UNSETTLED_SECONDS: Final = 900.0
-#: What settled so shortly before the machine's boot may not have been written when the power failed.
+#: What settled so shortly before we were last at work in another boot may not have been written when that ended.
 WRITTEN_SECONDS: Final = 600.0
-#: The numbers of a process that was killed never end, and so have no such time: then a day from when it was published.
+#: When a repeat settled stands nowhere, nor when one of numbers that never end since a process was killed: there it is
+#: what was published on the day before.
 OPEN_SECONDS: Final = 86400.0
 
 _KEPT: Final = "SELECT digest FROM listed_runs WHERE source = ? AND until = ?"
 _KEEP: Final = "INSERT INTO listed_runs (source, until, digest) VALUES (?, ?, ?)"
 _VOID: Final = "DELETE FROM listed_runs WHERE source = ?"
-_FAR: Final = "SELECT after, boot FROM listings WHERE source = ?"
-_NOTE: Final = "INSERT INTO listings (source, after, boot) VALUES (?, ?, ?)"
+_FAR: Final = "SELECT after, boot, sure FROM listings WHERE source = ?"
+_NOTE: Final = "INSERT INTO listings (source, after, boot, sure) VALUES (?, ?, ?, ?)"
+_SEE: Final = "INSERT INTO lister_boots (boot, seen) VALUES (?, ?)"
+_SEEN: Final = "SELECT seen FROM lister_boots WHERE boot = ?"
 _OUTCOMES: Final = "SELECT outcomes, settled_at FROM ledger_segments WHERE spool = ? AND segment = ?"
 
 
@@ -63,6 +67,13 @@ class Look(NamedTuple):
     runs: int
     resting: int
     outcomes: Counter[str]
+
+
+class Doubt(NamedTuple):
+    """What is in doubt since the power failed: what was published before the machine's boot, and settled since."""
+
+    booted: float
+    since: float
 
 
 class Lister:
@@ -95,7 +106,7 @@ class Lister:
     ) -> None:
         self._buckets, self._tables, self._taking, self._clock = buckets, tables, taking, clock
         self._young_seconds, self._stopping = young_seconds, stopping
-        self._booted = clock.now() - files.uptime()
+        self._doubt: Doubt | None = None
 
     def look(
         self,
@@ -127,7 +138,8 @@ class Lister:
         """
         name = f"{name} s3://{source.bucket}/{source.prefix}"  # a source that moves begins anew
         boot = files.boot_id()
-        after = self._begin(name, boot)
+        after, sure = self._begin(name, boot)
+        self._doubt = self._doubt_of(sure) if sure != boot else None
         outcomes: Counter[str] = Counter()
         listed = runs = resting = 0
         self._segment.cache_clear()
@@ -143,22 +155,35 @@ class Lister:
                 outcomes += done
                 if at_rest:
                     self._tables.run(_KEEP, (name, run[-1].key, digest))
-            self._tables.run(_NOTE, (name, run[-1].key, boot))
+            self._note(name, run[-1].key, boot, sure)
             listed, runs = listed + len(run), runs + 1
             progress(len(run))
             if self._stopping.is_set():
                 raise SlowDown("told to stop")
-        self._tables.run(_NOTE, (name, "", boot))
+        self._note(name, "", boot, boot)
         return Look(listed, runs, resting, outcomes)
 
-    def _begin(self, name: str, boot: str) -> str:
-        """Return the key behind which this look begins."""
+    def _begin(self, name: str, boot: str) -> tuple[str, str]:
+        """Return the key behind which this look begins, and the boot up to whose end a whole look has made sure."""
         row = next(iter(self._tables.run(_FAR, (name,))), None)
-        if row is not None and row.boot != boot:
-            log.warning("the machine was restarted: every object is looked up again")
-            self._tables.run(_VOID, (name,))
-            return ""
-        return row.after or "" if row else ""
+        if row is None:
+            return "", ""
+        sure = row.sure or row.boot
+        if row.boot == boot:
+            return row.after or "", sure
+        log.warning("the machine was restarted: every object is looked up again")
+        self._tables.run(_VOID, (name,))
+        return "", sure
+
+    def _doubt_of(self, sure: str) -> Doubt:
+        booted = self._clock.now() - files.uptime()
+        row = next(iter(self._tables.run(_SEEN, (sure,))), None) if sure else None
+        since = _seconds(row.seen) - WRITTEN_SECONDS if row else booted - OPEN_SECONDS
+        return Doubt(booted, since)
+
+    def _note(self, name: str, after: str, boot: str, sure: str) -> None:
+        self._tables.run(_NOTE, (name, after, boot, sure))
+        self._tables.run(_SEE, (boot, datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)))
 
     def _look_at(self, versions: Sequence[ObjectVersion]) -> tuple[bool, Counter[str]]:
         """Take in what is not known of a run; return whether all of it is settled, and what was done."""
@@ -196,15 +221,18 @@ class Lister:
         return len(ours) == row.members and all(ours)
 
     def _is_in_doubt(self, row: Any) -> bool:
-        """Whether what came of a settled object may be lost: it was published before the boot, and settled late."""
+        """Whether what came of a settled object may be lost: it settled shortly before the power failed."""
         published = _seconds(row.at)
-        if published >= self._booted:
+        if self._doubt is None or published >= self._doubt.booted:
             return False
         first = Intake.parse(row.intake)
-        settled = self._segment(first.spool, first.segment).settled_at
-        if settled is None:
-            return published > self._booted - OPEN_SECONDS
-        return _seconds(settled) > self._booted - WRITTEN_SECONDS
+        at = self._segment(first.spool, first.segment).settled_at
+        settled = _seconds(at) if at is not None else 0.0
+        if (
+            published > settled
+        ):  # not known when: its segment has not settled, or had before it was published again
+            return published > self._doubt.since - OPEN_SECONDS
+        return settled > self._doubt.since
 
     @lru_cache(maxsize=64)  # noqa: B019  one lister lives as long as its process; cleared with each look
     def _segment(self, spool: str, segment: int) -> Any:

@@ -64,6 +64,7 @@ TABLES: Final[tuple[Table, ...]] = (
     Table("bucket_objects", "trusted", ("bridge", "lister"), ("bridge", "lister")),
     Table("bucket_segments", "trusted", ("bridge", "lister"), ("bridge", "lister")),
     Table("listed_runs", "trusted", ("lister",), ("lister",)),
+    Table("lister_boots", "trusted", ("lister",), ("lister",)),
     Table("listings", "trusted", ("lister",), ("lister",)),
     Table("ledger_segments", "trusted", ("ledger",), ("deidentify", "ledger", "relay", "lister", EXPORTER)),
     Table("ledger_spools", "trusted", ("ledger",), ("ledger", EXPORTER)),

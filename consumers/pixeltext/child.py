@@ -80,7 +80,7 @@ class Child:
         self.close()
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, os.getpid(), self._memory))
+        self._process = context.Process(target=_serve, args=(theirs, os.getpid(), self._memory), daemon=True)
         self._process.start()
         theirs.close()
         if not self._pipe.poll(START_SECONDS):

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from deid_door import Door
 from pydicom.dataset import Dataset
@@ -183,6 +184,24 @@ def test_a_repeat_whose_segment_was_freed_is_passed_over(door: Door, views: list
     door.take(event)
     assert len(door.outbox.sent) == said
     assert door.quarantined() == []
+
+
+def test_what_a_bucket_does_not_have_any_more_is_said(door: Door, views: list[Dataset]) -> None:
+    """Nobody but its owner frees it: a repeat that finds no bytes is a dead letter, settled segment or not."""
+    event = door.store(*views[:1])
+    door.take(event)
+    said = len(door.outbox.of("deadletter.trusted.v1"))
+    instance = event.instances[0]
+    ledger = Ledger(door.settings, door.tables, door.clock)
+    told = SegmentRelayed(
+        spool=instance.intake.spool, segment=instance.intake.segment, records=1, sealed=True, epoch="e"
+    )
+    ledger.handle([record(told), *map(record, door.outbox.of("instance.settled.v1"))])
+    door.clock.advance(door.settings.ledger.grace_seconds)
+    ledger.tick()
+    gone = msgspec.structs.replace(instance.pointer, uri="trusted://gone")
+    door.take(msgspec.structs.replace(event, instances=(msgspec.structs.replace(instance, pointer=gone),)))
+    assert len(door.outbox.of("deadletter.trusted.v1")) == said + 1
 
 
 def test_a_doubtful_instance_is_quarantined_and_said(door: Door, views: list[Dataset]) -> None:

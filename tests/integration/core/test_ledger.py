@@ -2,6 +2,8 @@
 
 import random
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from stage_rig import record
@@ -10,6 +12,7 @@ from consumers.ledger import Ledger, balance
 from infra.cassandra import Tables
 from infra.clock import ManualClock
 from infra.settings import Settings
+from schemas.errors import SlowDown
 from schemas.events import InstanceSettled, SegmentRelayed, SettledRecord
 
 pytestmark = pytest.mark.stack
@@ -94,6 +97,36 @@ def test_a_restart_finds_what_was_settled(
     restarted = Ledger(settings, tables, clock)
     restarted.assigned(frozenset({0}))
     wait(restarted, clock, GRACE + 10)
+    assert freeable(tables, spool) == [0]
+
+
+class Deaf:
+    """Tables whose lightweight transactions are made, and of which nobody is told the first time."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables, self._deaf = tables, True
+
+    def run_once(self, cql: str, values: Sequence[Any]) -> tuple[bool, Any]:
+        answer = self._tables.run_once(cql, values)
+        if self._deaf:
+            self._deaf = False
+            raise SlowDown("the time is over")
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tables, name)
+
+
+def test_a_write_that_was_made_and_not_confirmed_is_freed_too(
+    settings: Settings, tables: Tables, clock: ManualClock, spool: str
+) -> None:
+    """Cassandra's answer came too late: the batch is handled again, and finds its own row."""
+    ledger = Ledger(settings, Deaf(tables), clock)  # type: ignore[arg-type]
+    events = [record(event) for event in (relayed(spool, 1), settled(spool, "clean"))]
+    with pytest.raises(SlowDown):
+        ledger.handle(events)
+    ledger.handle(events)
+    wait(ledger, clock, GRACE)
     assert freeable(tables, spool) == [0]
 
 

@@ -157,6 +157,8 @@ def test_what_settled_just_before_the_power_failed_is_published_again_once(
     house.look()
     house.settle()
     house.clock.sleep(120)
+    house.look()
+    house.clock.sleep(3600)  # the machine was off
     reboot(house, monkeypatch)
     house.clock.sleep(7200)  # nobody started the lister for two hours
     assert house.look().outcomes == {"taken": 3}
@@ -165,10 +167,50 @@ def test_what_settled_just_before_the_power_failed_is_published_again_once(
     assert len({str(one.intake) for event in house.outbox.of(BULK) for one in event.instances}) == 3
 
 
+def test_a_look_that_was_cut_keeps_its_doubts(house: House, monkeypatch: pytest.MonkeyPatch):
+    """The power fails again before all was looked up behind the first time: what was not reached is not forgotten."""
+    house.put(1500)  # some three runs
+    house.look()
+    house.settle()
+    reboot(house, monkeypatch)
+    house.stop.set()
+    with pytest.raises(SlowDown):
+        house.look()
+    house.stop.clear()
+    first = house.published() - 1500
+    house.settle()
+    house.clock.sleep(2 * WRITTEN_SECONDS)
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {"taken": 1500}
+    assert 0 < first < 1500
+
+
+def test_what_was_repeated_is_repeated_after_a_second_power_loss(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """When the repeat settled stands nowhere: the segment had settled before."""
+    house.put(SEGMENT_RECORDS)
+    house.look()
+    house.settle()
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {"taken": SEGMENT_RECORDS}
+    house.clock.sleep(3 * WRITTEN_SECONDS)
+    house.settle()
+    assert house.look().outcomes == {}
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {"taken": SEGMENT_RECORDS}
+    for _ in range(2):
+        house.clock.sleep(OPEN_SECONDS)
+        assert house.look().outcomes == {}
+    reboot(house, monkeypatch)
+    assert house.look().outcomes == {}
+
+
 def reboot(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine starts now, and later the lister."""
-    booted = house.clock.now()
-    monkeypatch.setattr(files, "boot_id", lambda: "another")
+    house.clock.sleep(60)
+    booted, name = house.clock.now(), uuid.uuid4().hex
+    monkeypatch.setattr(files, "boot_id", lambda: name)
     monkeypatch.setattr(files, "uptime", lambda: house.clock.now() - booted)
     house.start()
 
@@ -179,9 +221,11 @@ def test_what_settled_long_before_the_power_failed_rests(house: House, monkeypat
     house.look()
     house.settle()
     house.clock.sleep(WRITTEN_SECONDS + 60)
+    house.look()
     reboot(house, monkeypatch)
     assert house.look().outcomes == {"taken": 2}
-    house.clock.sleep(OPEN_SECONDS)
+    house.clock.sleep(OPEN_SECONDS + WRITTEN_SECONDS + 60)
+    house.look()
     reboot(house, monkeypatch)
     assert house.look().outcomes == {}
 

@@ -124,6 +124,41 @@ def test_a_machine_that_was_off_for_an_hour_frees_nothing_before_it_has_settled_
     assert not kept(system)
 
 
+def test_a_ledger_that_hears_of_the_epoch_twice_frees_nothing(system: System) -> None:
+    """It was killed before it committed: what it handled comes again, an outcome of the epoch before among it."""
+    before = [record(event) for event in system.door.outbox.of("instance.settled.v1")]
+    system.boot()
+    system.publish()
+    system.ledger.handle(before)
+    system.tell()
+    system.ledger.handle(before)
+    system.tell()
+    system.wait(3600.0)
+    assert kept(system)
+    system.work()
+    system.wait(GRACE - 10)
+    assert kept(system)
+    system.wait(20)
+    assert not kept(system)
+
+
+def test_a_segment_that_was_marked_is_in_doubt_again_where_its_epoch_begins_again(system: System) -> None:
+    """The relay was killed behind the announcement: the mark goes, and comes when all has settled once more."""
+    system.boot()
+    system.publish()
+    system.tell()
+    system.work()
+    system.door.clock.advance(GRACE)
+    system.ledger.tick()
+    freeable = Freeable(system.door.tables)
+    assert set(freeable(system.id, system.relay.state.epoch, 1)) == {1}
+    system.tell()
+    assert set(freeable(system.id, system.relay.state.epoch, 1)) == set()
+    system.work()
+    system.wait(GRACE)
+    assert not kept(system)
+
+
 def test_clean_objects_that_were_lost_are_made_again(system: System, tmp_path: Path) -> None:
     """That is what the kept segment is for."""
     lost = sorted(tmp_path.rglob("clean/**/*.dcm"))

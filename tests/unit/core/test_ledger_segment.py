@@ -93,6 +93,18 @@ def test_in_another_epoch_all_has_to_settle_again() -> None:
     assert found.counts == {"clean": 1, "quarantined": 1}
 
 
+def test_what_comes_again_from_before_an_epoch_takes_no_doubt_away() -> None:
+    """A ledger that is killed before it commits hears the old outcome again, and behind it the announcement."""
+    found = segment()
+    found.relayed(1, True, "a")
+    for _ in range(2):
+        found.settle(0, "clean")
+        found.relayed(0, False, "b")
+        assert not found.settled
+    found.settle(0, "clean")
+    assert found.settled
+
+
 @given(st.lists(outcomes, min_size=1, max_size=20), st.integers(1, 4), st.data())
 def test_after_any_epochs_it_is_settled_once_the_last_is(
     told: list[str], epochs: int, data: st.DataObject

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 from worker_jobs import answer, prepare
 
@@ -42,6 +45,24 @@ def test_it_answers_what_it_was_prepared_for(worker: Worker) -> None:
     assert isinstance(ask(worker, "unsendable"), RuntimeError)
     assert isinstance(ask(worker, "unreadable"), TypeError)
     assert ask(worker, 6) == 18
+
+
+def test_it_may_have_processes_of_its_own(worker: Worker) -> None:
+    """Pixels are searched in one."""
+    assert ask(worker, "child") == 0
+
+
+def test_it_ends_with_a_parent_that_just_ends() -> None:
+    """Nobody has told it to; the parent does not wait for it."""
+    code = (
+        "from worker_jobs import answer, prepare; from infra.worker import Worker\n"
+        "if __name__ == '__main__': w = Worker(answer, prepare, (3,)); w.wait_until_ready(60); print(w.pid)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[3]}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not psutil.pid_exists(int(done.stdout))
 
 
 def test_one_that_is_killed_while_it_answers_has_ended(worker: Worker) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def answer(question: Any) -> Any:
         raise Unreadable("one", "two")
     if question == "unsendable":
         return lambda: None
+    if question == "child":
+        child = get_context("spawn").Process(target=prepare, args=(1,))
+        child.start()
+        child.join()
+        return child.exitcode
     return bytes(100_000_000) if question == "large" else question * _factor
 
 

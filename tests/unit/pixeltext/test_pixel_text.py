@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import os
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,7 @@ from random import Random
 
 import cv2
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from conftest import picture
@@ -294,3 +297,24 @@ def test_signed_and_wide_values_are_shown() -> None:
     first = next(iter(renderings(words.view(np.uint16)[0][..., None], made)))
     assert first.tolist()[0][0] == 0
     assert first.tolist()[1][1] == 255
+
+
+def test_pictures_are_cleaned_in_the_processes_of_a_command(tmp_path: Path, ultrasound: Path) -> None:
+    """A worker has a process of its own for pixels, and takes it along when it ends."""
+    _profile(tmp_path)
+    key = tmp_path / "key"
+    key.write_text("17" * 32)
+    key.chmod(0o600)
+    root = Path(__file__).parents[3]
+    command = [sys.executable, str(root / "prodrome.py"), "deid", str(ultrasound), str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, "--profile", str(tmp_path / "site.toml"), "--key-file", str(key)],
+        env={**os.environ, "PRODROME_HOME": str(tmp_path / "home"), "PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.endswith("1 written, 0 doubtful and not written\n"), done.stderr
+    [path] = (tmp_path / "out").rglob("*.dcm")
+    assert pydicom.dcmread(path).BurnedInAnnotation == "NO"
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())
+    ]
