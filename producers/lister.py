@@ -228,9 +228,8 @@ class Lister:
         first = Intake.parse(row.intake)
         at = self._segment(first.spool, first.segment).settled_at
         settled = _seconds(at) if at is not None else 0.0
-        if (
-            published > settled
-        ):  # not known when: its segment has not settled, or had before it was published again
+        # Not known when: its segment has not settled, or had before this was published again.
+        if published > settled:
             return published > self._doubt.since - OPEN_SECONDS
         return settled > self._doubt.since
 

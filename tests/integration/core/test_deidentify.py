@@ -199,7 +199,8 @@ def test_what_a_bucket_does_not_have_any_more_is_said(door: Door, views: list[Da
     ledger.handle([record(told), *map(record, door.outbox.of("instance.settled.v1"))])
     door.clock.advance(door.settings.ledger.grace_seconds)
     ledger.tick()
-    gone = msgspec.structs.replace(instance.pointer, uri="trusted://gone")
+    gone = msgspec.structs.replace(instance.pointer, uri="s3://theirs/gone")
+    door.workers.errors[0] = BadMessage("missing_raw", "deleted")
     door.take(msgspec.structs.replace(event, instances=(msgspec.structs.replace(instance, pointer=gone),)))
     assert len(door.outbox.of("deadletter.trusted.v1")) == said + 1
 

@@ -173,6 +173,7 @@ def test_a_look_that_was_cut_keeps_its_doubts(house: House, monkeypatch: pytest.
     house.look()
     house.settle()
     reboot(house, monkeypatch)
+    house.clock.sleep(7200)
     house.stop.set()
     with pytest.raises(SlowDown):
         house.look()
