@@ -169,7 +169,7 @@ def test_what_settled_just_before_the_power_failed_is_published_again_once(
 
 def test_a_look_that_was_cut_keeps_its_doubts(house: House, monkeypatch: pytest.MonkeyPatch):
     """The power fails again before all was looked up behind the first time: what was not reached is not forgotten."""
-    house.put(1500)  # some three runs
+    house.put(SEGMENT_RECORDS)  # some eight runs
     house.look()
     house.settle()
     reboot(house, monkeypatch)
@@ -178,12 +178,12 @@ def test_a_look_that_was_cut_keeps_its_doubts(house: House, monkeypatch: pytest.
     with pytest.raises(SlowDown):
         house.look()
     house.stop.clear()
-    first = house.published() - 1500
+    first = house.published() - SEGMENT_RECORDS
     house.settle()
     house.clock.sleep(2 * WRITTEN_SECONDS)
     reboot(house, monkeypatch)
-    assert house.look().outcomes == {"taken": 1500}
-    assert 0 < first < 1500
+    assert house.look().outcomes == {"taken": SEGMENT_RECORDS}
+    assert 0 < first < SEGMENT_RECORDS
 
 
 def test_what_was_repeated_is_repeated_after_a_second_power_loss(

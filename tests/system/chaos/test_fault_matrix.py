@@ -92,6 +92,7 @@ def test_f6_the_broker_is_killed_and_away(trial: Trial, chance: random.Random, s
     kills = scaled(1, 100)
     with under_load(trial, 10):
         for _ in range(kills):
+            trial.keep_up()
             time.sleep(chance.uniform(0.2, 3.0))
             kill(trial.house, "kafka")
     outage = float(scaled(8, 300))
