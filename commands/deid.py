@@ -37,7 +37,6 @@ from schemas.errors import ProdromeError, Quarantine
 
 #: So many files for each process may be ahead of the next one in order: one that takes long holds up nobody.
 WAITING: Final = 4
-START_SECONDS: Final = 120.0
 _PARTIAL: Final = ".partial-"
 _CONFLICT: Final = "uid_conflict"
 _ACTIONS: Final = {
@@ -239,7 +238,7 @@ def _cleaned(
 
 def _await(worker: Worker) -> None:
     try:
-        worker.wait_until_ready(START_SECONDS)
+        worker.wait_until_ready()
     except (WorkerEnded, TimeoutError):
         raise ProdromeError("a process to de-identify in does not start; too little memory?") from None
 

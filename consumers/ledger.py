@@ -19,7 +19,7 @@ from typing import Any, Final
 from consumers.loop import Record
 from infra import metrics
 from infra.cassandra import Tables
-from infra.clock import Clock
+from infra.clock import Clock, seconds_of
 from infra.settings import Settings
 from infra.spool import InstanceHeader, SegmentFreed, SpoolReader
 from schemas.errors import BadMessage, SettingsError
@@ -168,8 +168,8 @@ class Ledger:
     ) -> None:
         """Note when a settled segment may be freed: the grace counts anew in each epoch, the retention does not."""
         if self._retention is not None:
-            kept = _seconds(first or settled) + self._retention
-            self._due[key] = (max(kept, _seconds(settled) + self._grace), epoch)
+            kept = seconds_of(first or settled) + self._retention
+            self._due[key] = (max(kept, seconds_of(settled) + self._grace), epoch)
 
     def _know_spool(self, spool: str) -> None:
         if spool not in self._spools:
@@ -296,7 +296,3 @@ def retention_seconds(policy: str) -> float | None:
         raise SettingsError(
             f"PRODROME_LEDGER_RAW_RETENTION: expected none, forever or a number of days, came {policy!r}"
         ) from None
-
-
-def _seconds(at: datetime.datetime) -> float:
-    return at.replace(tzinfo=datetime.UTC).timestamp()

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 #: Time for a job: start-up of a worker and a slow disk, then a rate that a loaded core keeps.
 BUDGET_SECONDS: Final = 10.0
 BUDGET_BYTES_PER_SECOND: Final = 20e6
-#: A worker imports pydicom and connects to stores; on a machine that restarts everything that takes a while.
-START_SECONDS: Final = 120.0
 CRASHES: Final = 3
 #: Jobs that go to a worker together: the way there and back costs about as much as half a small image.
 SHARE_JOBS: Final = 16
@@ -178,11 +176,8 @@ class Workers:
             for _ in range(count - old):
                 self._workers.append(Worker(_call_each, self._prepare))
             for worker in self._workers[old:]:  # budgets are for work: they begin when the workers are up
-                worker.wait_until_ready(START_SECONDS)
-        except (
-            WorkerEnded,
-            OSError,
-        ) as error:  # OSError: it ended before it was told what to run, or takes too long
+                worker.wait_until_ready()
+        except (WorkerEnded, OSError) as error:  # a TimeoutError too
             for worker in self._workers[old:]:
                 self._end(worker)
             raise SlowDown(f"workers do not start: {type(error).__name__}") from None

@@ -4,6 +4,7 @@
 fifteen seconds or a deadline of fifteen minutes is tested in microseconds.
 """
 
+import datetime
 import time
 from typing import Protocol
 
@@ -45,3 +46,8 @@ class ManualClock:
         self._now += seconds
 
     advance = sleep
+
+
+def seconds_of(at: datetime.datetime) -> float:
+    """Return the timestamp of a row, which Cassandra's driver gives without a zone, in seconds since the epoch."""
+    return at.replace(tzinfo=datetime.UTC).timestamp()

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from infra import children
 
+#: To import what is asked for, models among it, on a machine that does much else.
+START_SECONDS: Final = 120.0
 #: For the rest of a message of which a part is there: a process that stands still in the midst of it is lost too.
 MESSAGE_SECONDS: Final = 10.0
 #: Until one that was killed is reaped: longer only where the kernel holds it, and then nobody waits.
@@ -67,7 +69,7 @@ class Worker:
         """Whether the process has not ended."""
         return self._process.is_alive()
 
-    def wait_until_ready(self, seconds: float) -> None:
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
         """Return once the process has prepared itself; raise `WorkerEnded`, or `TimeoutError` after a while."""
         if not self.connection.poll(seconds):
             raise TimeoutError

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from infra import metrics
 from infra.buckets import Buckets
 from infra.cassandra import Tables
-from infra.clock import Clock
+from infra.clock import Clock, seconds_of
 from infra.spool import files
 from producers.bridge.dialects import Sighting
 from producers.bridge.take import Taking
@@ -178,7 +178,7 @@ class Lister:
     def _doubt_of(self, sure: str) -> Doubt:
         booted = self._clock.now() - files.uptime()
         row = next(iter(self._tables.run(_SEEN, (sure,))), None) if sure else None
-        since = _seconds(row.seen) - WRITTEN_SECONDS if row else booted - OPEN_SECONDS
+        since = seconds_of(row.seen) - WRITTEN_SECONDS if row else booted - OPEN_SECONDS
         return Doubt(booted, since)
 
     def _note(self, name: str, after: str, boot: str, sure: str) -> None:
@@ -201,7 +201,7 @@ class Lister:
                 else:
                     missing.append(sighting)
             elif row.state == "published" and not self._settled(row):
-                if now - _seconds(row.at) > UNSETTLED_SECONDS:
+                if now - seconds_of(row.at) > UNSETTLED_SECONDS:
                     again.append(sighting)
                 else:
                     waiting += 1
@@ -222,12 +222,12 @@ class Lister:
 
     def _is_in_doubt(self, row: Any) -> bool:
         """Whether what came of a settled object may be lost: it settled shortly before the power failed."""
-        published = _seconds(row.at)
+        published = seconds_of(row.at)
         if self._doubt is None or published >= self._doubt.booted:
             return False
         first = Intake.parse(row.intake)
         at = self._segment(first.spool, first.segment).settled_at
-        settled = _seconds(at) if at is not None else 0.0
+        settled = seconds_of(at) if at is not None else 0.0
         # Not known when: its segment has not settled, or had before this was published again.
         if published > settled:
             return published > self._doubt.since - OPEN_SECONDS
@@ -293,7 +293,3 @@ def _digest(versions: Iterable[ObjectVersion]) -> bytes:
     for version in versions:
         whole.update(f"{version.key}\0{version.version}\n".encode("utf-8", "surrogatepass"))
     return whole.digest()
-
-
-def _seconds(at: datetime.datetime) -> float:
-    return at.replace(tzinfo=datetime.UTC).timestamp()

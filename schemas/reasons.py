@@ -37,7 +37,10 @@ REASONS: Final[dict[str, tuple[Kind, str]]] = {
     "unknown_version": ("deadletter", "The message type or version is not known to this reader."),
     "missing_raw": ("deadletter", "The pointer's bytes are gone from the spool or bucket, or overwritten."),
     "raw_corrupt": ("deadletter", "The bytes at the pointer do not match their checksum."),
-    "crashed_worker": ("deadletter", "The instance ended its worker process three times."),
+    "crashed_worker": (
+        "deadletter",
+        "The instance ended its worker process three times (in `prodrome deid`, once).",
+    ),
     "over_budget": ("deadletter", "The instance took longer than its time budget."),
     "missing_object": ("deadletter", "A clean object or manifest is gone from the store."),
     "stage_failed": ("deadletter", "The stage raised an unexpected error for this message."),
