@@ -67,7 +67,9 @@ def grow(found: Settings, plan: Plan, up_to: int, say: Callable[[str], None]) ->
                 say(f"{there + added} instances")
             until(through, added)
         rate = added / max(1e-9, time.monotonic() - begin)
-        yield _probe(found, replace(small, seed=f"{plan.seed}-probe-{size}"), there + added + PROBES, rate)
+        probed = _probe(found, replace(small, seed=f"{plan.seed}-probe-{size}"), there + added + PROBES, rate)
+        say(_line(probed))
+        yield probed
         there += added + PROBES
 
 
@@ -93,6 +95,14 @@ def _probe(found: Settings, plan: Plan, instances: int, rate: float) -> Size:
         by_uid=Quantiles.of(by_uid[1:]),  # the first one prepares the statement
         study=Quantiles.of(listed[1:]),
     )
+
+
+def _line(size: Size) -> str:
+    # Said at once: a run to a million takes an hour, and one that is cut short has shown what it had.
+    p50s = (
+        f"acknowledged {size.ack.p50_ms:.1f}, clean {size.clean.p50_ms:.0f}, by UID {size.by_uid.p50_ms:.1f}"
+    )
+    return f"{size.instances} at {size.rate:.0f}/s; p50 in ms: {p50s}, study's rows {size.study.p50_ms:.1f}"
 
 
 def _timed(step: Callable[[], object]) -> float:
