@@ -16,6 +16,7 @@ freed until it has settled again (docs/decisions/0039).
 import contextlib
 import functools
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -247,26 +248,38 @@ def relay(
 
     Each has a thread: one that waits for its broker holds up no other. They are looked for again and again, as the
     receiver may start here later, or anew with more processes. `freeable` is told the spool's id.
+
+    Raises
+    ------
+    SettingsError
+        Another process relays one of the spools: two would undo each other's positions and epochs.
     """
     outboxes: dict[Path, Relay] = {}
     threads: list[threading.Thread] = []
-    while not stop.is_set():
-        with contextlib.suppress(FileNotFoundError):  # the receiver has not started here yet
-            for spool in files.spools(folder):
-                if spool in outboxes:
-                    continue
-                may_free = functools.partial(freeable, files.read_identity(spool).spool)
-                outbox = Relay(spool, publisher, large_bytes=large_bytes, freeable=may_free, paused=paused)
-                outboxes[spool] = outbox
-                work = threading.Thread(target=outbox.run, args=(stop, poll_seconds, pace_seconds))
-                work.start()
-                threads.append(work)
-        # In this order: where they have ended because they were told to, that was before.
-        if any(not thread.is_alive() for thread in threads) and not stop.is_set():
-            stop.set()  # its error was logged; whoever started this process starts it anew
-            raise RuntimeError("a relay ended")
-        # Apart from the relays' own loops, which stand still in `send` while the broker is away.
-        metrics.put("prodrome_relay_unrelayed_instances", sum(one.unrelayed() for one in outboxes.values()))
-        stop.wait(LOOK_SECONDS)
-    for thread in threads:
-        thread.join()
+    with contextlib.ExitStack() as locks:
+        try:
+            while not stop.is_set():
+                with contextlib.suppress(FileNotFoundError):  # the receiver has not started here yet
+                    for spool in files.spools(folder):
+                        if spool in outboxes:
+                            continue
+                        may_free = functools.partial(freeable, files.read_identity(spool).spool)
+                        locks.callback(os.close, files.lock_folder(spool / "relay", "relay"))
+                        outbox = Relay(
+                            spool, publisher, large_bytes=large_bytes, freeable=may_free, paused=paused
+                        )
+                        outboxes[spool] = outbox
+                        work = threading.Thread(target=outbox.run, args=(stop, poll_seconds, pace_seconds))
+                        work.start()
+                        threads.append(work)
+                # In this order: where they have ended because they were told to, that was before.
+                if any(not thread.is_alive() for thread in threads) and not stop.is_set():
+                    raise RuntimeError("a relay ended")  # its error was logged
+                # Apart from the relays' own loops, which stand still in `send` while the broker is away.
+                waiting = sum(one.unrelayed() for one in outboxes.values())
+                metrics.put("prodrome_relay_unrelayed_instances", waiting)
+                stop.wait(LOOK_SECONDS)
+        finally:
+            stop.set()  # an error ends all of them: whoever started this process starts it anew
+            for thread in threads:
+                thread.join()

@@ -4,6 +4,7 @@
 
     <spool>/spool.json           format, spool id: written once
     <spool>/lock                 held by the one writer
+    <spool>/relay/               the position of its one relay, and the lock that it holds
     <spool>/durable              how far the spool is durable (`watermark`)
     <spool>/000000000001.seg     segments, numbered from 1, a number never used twice
     <spool>/<random>.part        a large instance while it arrives; swept at start
@@ -109,20 +110,21 @@ def make_spool(folder: Path) -> Identity:
         return identity
 
 
-def lock_folder(folder: Path) -> int:
-    """Take the writer's lock and return its descriptor; it ends with the process.
+def lock_folder(folder: Path, role: str = "writer") -> int:
+    """Take the lock in a folder, made where it is not, and return its descriptor; the lock ends with it.
 
     Raises
     ------
     SettingsError
-        Another process writes to this spool.
+        Another process has this role for this spool.
     """
+    folder.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise SettingsError(f"the spool {folder} has a writer already: one process a spool") from None
+        raise SettingsError(f"{folder} has a {role} already: one process a spool") from None
     return descriptor
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 from infra.connections import KafkaConnection
 from infra.kafka import Producer, create_topics, read
 from infra.spool import InstanceHeader, Kind, Spool, SpoolLimits, SpoolStore
-from infra.spool.files import segment_path
+from infra.spool.files import lock_folder, segment_path
 from producers.relay import Relay, relay
 from schemas.codec import Message, decode
-from schemas.errors import SlowDown
+from schemas.errors import SettingsError, SlowDown
 from schemas.events import (
     EVENT_TYPES,
     AssociationClosed,
@@ -307,6 +308,22 @@ def test_who_is_told_to_stop_ends_without_an_error(tmp_path: Path, monkeypatch: 
     stop.set()
     relay(tmp_path, FakeBroker(), stop, poll_seconds=0.01, large_bytes=1 << 20)
     assert stop.looks > 2
+
+
+def test_a_spool_has_one_relay(tmp_path: Path) -> None:
+    """A second one is refused before it reads the position, and stops those that it has started meanwhile."""
+    for folder in (tmp_path, tmp_path / "2"):
+        Spool(folder, _LIMITS).close()
+    held, threads = lock_folder(tmp_path / "2" / "relay", "relay"), threading.active_count()
+    with pytest.raises(SettingsError, match="has a relay already"):
+        relay(tmp_path, FakeBroker(), threading.Event(), poll_seconds=0.01, large_bytes=1 << 20)
+    assert threading.active_count() == threads
+    os.close(held)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    relay(tmp_path, FakeBroker(), stop, poll_seconds=0.01, large_bytes=1 << 20)
+    for folder in (tmp_path, tmp_path / "2"):
+        os.close(lock_folder(folder / "relay", "relay"))  # given back by the call that took it
 
 
 @pytest.mark.stack
